@@ -1,0 +1,37 @@
+# One word for each chore. Everything happens in .venv; nothing has to be installed by hand before.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO ?= demo
+
+.PHONY: install check test test-slow demo bench readme clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,onnx]'
+	touch $@
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: install
+	$(BIN)/pytest -m 'not slow and not gpu'
+
+test-slow: install
+	$(BIN)/pytest -m slow
+
+demo: install
+	$(BIN)/tune-smp demo --outputDir $(DEMO) --overwrite
+
+bench: install
+	$(BIN)/python benchmarks/epoch_overhead.py
+
+readme: install
+	$(BIN)/python -m tune_smp.manifests
+
+clean:
+	rm -rf $(VENV) $(DEMO) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

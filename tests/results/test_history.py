@@ -1,0 +1,36 @@
+"""history.csv grows by a row per epoch, and an epoch that is run again replaces the lost one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tune_smp.results.folder import read_csv
+from tune_smp.results.history import COLUMNS, History
+
+
+def _row(epoch: int, loss: float) -> dict[str, float]:
+    return dict.fromkeys(COLUMNS, 0.5) | {"epoch": epoch, "train_loss": loss, "internal": 1.0}
+
+
+def _losses(path: Path) -> dict[int, float]:
+    return {int(row["epoch"]): float(row["train_loss"]) for row in read_csv(path)}
+
+
+def test_every_row_is_on_disk_at_once(tmp_path: Path) -> None:
+    history = History(tmp_path / "history.csv")
+    for epoch in (1, 2, 3):
+        history.add(_row(epoch, 1 / epoch))
+        assert _losses(history.path) == {done: 1 / done for done in range(1, epoch + 1)}
+    assert tuple(read_csv(history.path)[0]) == COLUMNS
+
+
+def test_an_epoch_run_again_replaces_what_was_lost(tmp_path: Path) -> None:
+    path = tmp_path / "history.csv"
+    history = History(path)
+    for epoch in (1, 2, 3):
+        history.add(_row(epoch, 1.0))
+
+    resumed = History(path)
+    resumed.add(_row(2, 0.25))
+
+    assert _losses(path) == {1: 1.0, 2: 0.25}

@@ -1,0 +1,40 @@
+"""history.csv: one row per epoch, written as each epoch ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tune_smp.results.folder import read_csv, write_csv
+
+COLUMNS = (
+    "epoch",
+    "train_loss",
+    "val_loss",
+    "val_iou",
+    "val_fscore",
+    "val_accuracy",
+    "val_recall",
+    "val_precision",
+    "learning_rate",
+    "seconds",
+)
+
+
+class History:
+    """The rows of one run, in the order of their epochs, on disk after every ``add``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: list[dict[str, Any]] = [dict(row) for row in read_csv(path)]
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Append the row of an epoch.
+
+        An epoch that is run again after a crash takes the place of the lost one, and of all that came after it.
+        """
+        epoch = int(row["epoch"])
+        self.rows = [earlier for earlier in self.rows if int(earlier["epoch"]) < epoch]
+        self.rows.append({column: row[column] for column in COLUMNS})
+        write_csv(self.path, self.rows)

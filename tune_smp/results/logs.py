@@ -1,0 +1,36 @@
+"""logs/: what ran, in words, with the tracebacks that the screen does not show."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+from tune_smp.errors import TuneSmpError
+
+FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+@contextlib.contextmanager
+def logged(folder: Path, command: str) -> Iterator[logging.Logger]:
+    """Write what tune-smp logs inside the block, and the traceback of what ends it, to ``folder/<command>.log``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    logger = logging.getLogger("tune_smp")
+    handler = logging.FileHandler(folder / f"{command}.log", encoding="utf-8")
+    handler.setFormatter(logging.Formatter(FORMAT))
+    logger.addHandler(handler)
+    previous = logger.level
+    logger.setLevel(min(logging.INFO, logger.getEffectiveLevel()))
+    try:
+        yield logger
+    except TuneSmpError:
+        logger.exception("%s ended with an error", command)
+        raise
+    except Exception:
+        logger.exception("%s ended with an unexpected error", command)
+        raise
+    finally:
+        logger.setLevel(previous)
+        logger.removeHandler(handler)
+        handler.close()
