@@ -23,8 +23,8 @@ from dataclasses import dataclass
 class Problem:
     """One thing that is wrong, in the user's words.
 
-    ``problem`` states the rule and the value received, ``where`` names files or flags (may be empty), ``fix`` is the way out
-    (may be empty).
+    ``problem`` states the rule and the value received, ``where`` names files or flags, ``fix`` is the way out; the
+    last two may be empty.
     """
 
     problem: str

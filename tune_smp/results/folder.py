@@ -1,4 +1,4 @@
-"""The output folder of one run or search: every path in it, who may write there, and files that appear whole or not at all."""
+"""The output folder of a run or search: its paths, who may write there, and files that appear whole or not at all."""
 
 from __future__ import annotations
 

@@ -1,0 +1,161 @@
+"""``tune-smp train`` from the command line to the exported model."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from tune_smp.results.folder import read_csv, read_json
+
+Arguments = Callable[..., Sequence[str]]
+Command = Callable[..., subprocess.CompletedProcess[str]]
+Undisturbed = tuple[Path, subprocess.CompletedProcess[str]]
+
+
+def test_every_file_of_the_interface_is_there(undisturbed: Undisturbed) -> None:
+    output, _ = undisturbed
+    for name in (
+        *("model/config.json", "model/model.safetensors", "model/preprocessing.json", "model/README.md"),
+        *("checkpoint.pth", "history.csv", "settings.json", "split.csv", "summary.json", "logs/train.log", "trials"),
+    ):
+        assert (output / name).exists(), name
+    assert not list(output.glob("**/checkpoint_*")), "Ray's checkpoints are worth nothing once the best is exported"
+    assert not list(output.glob("**/.*.tmp"))
+
+
+def test_one_plain_line_per_epoch(undisturbed: Undisturbed) -> None:
+    _, done = undisturbed
+    lines = [line for line in done.stdout.splitlines() if line.startswith("epoch ")]
+    assert [line.split()[1] for line in lines] == ["1/4", "2/4", "3/4", "4/4"]
+    assert done.stderr == ""
+
+
+def test_the_best_row_of_the_history_is_the_summary(undisturbed: Undisturbed) -> None:
+    output, _ = undisturbed
+    rows = read_csv(output / "history.csv")
+    summary = read_json(output / "summary.json")
+    best = max(rows, key=lambda row: float(row["val_iou"]))
+    assert [int(row["epoch"]) for row in rows] == [1, 2, 3, 4]
+    assert summary["state"] == "completed"
+    assert summary["epochs"] == 4
+    assert summary["best_epoch"] == int(best["epoch"])
+    assert summary["best_metric"] == pytest.approx(float(best["val_iou"]), rel=1e-9)
+    assert summary["trials"] == {"completed": 1}
+
+
+def test_the_split_names_every_image_once(undisturbed: Undisturbed) -> None:
+    output, _ = undisturbed
+    rows = read_csv(output / "split.csv")
+    assert len({row["image"] for row in rows}) == len(rows) == 10
+    assert sum(row["subset"] == "train" for row in rows) == 7
+
+
+REEVALUATE = """
+import json, socket, sys
+sys.modules["tune_smp"] = None  # the exported folder stands alone
+
+def refuse(*args, **kwargs):
+    raise OSError("no network")
+
+socket.socket.connect = refuse
+socket.create_connection = refuse
+import numpy, segmentation_models_pytorch, torch
+model = segmentation_models_pytorch.from_pretrained(sys.argv[1]).eval()
+with torch.inference_mode():
+    logits = model(torch.from_numpy(numpy.load(sys.argv[2])))
+numpy.save(sys.argv[3], logits.numpy())
+"""
+
+
+def test_the_exported_model_loads_anywhere_with_the_logits_of_the_best_epoch(
+    undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    import numpy as np
+    import segmentation_models_pytorch as smp
+    import torch
+
+    output, _ = undisturbed
+    images = np.random.default_rng(0).normal(size=(2, 1, 64, 96)).astype(np.float32)
+    np.save(tmp_path / "images.npy", images)
+    subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            REEVALUATE,
+            str(output / "model"),
+            str(tmp_path / "images.npy"),
+            str(tmp_path / "l.npy"),
+        ],
+        check=True,
+        cwd=tmp_path,
+    )
+
+    state = torch.load(output / "checkpoint.pth", weights_only=True)
+    live = smp.Unet("tu-test_efficientnet", encoder_weights=None, in_channels=1, classes=1).eval()
+    live.load_state_dict(state["best_model"] or state["model"])
+    with torch.inference_mode():
+        expected = live(torch.from_numpy(images)).numpy()
+    np.testing.assert_allclose(np.load(tmp_path / "l.npy"), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_exported_model_scores_what_the_run_said(undisturbed: Undisturbed) -> None:
+    from tune_smp.training.run import TrainingRun
+
+    from tune_smp.data.split import read_split
+    from tune_smp.data.store import open_or_build
+    from tune_smp.settings.run import RunSettings
+
+    output, _ = undisturbed
+    settings = RunSettings.from_json(read_json(output / "settings.json")["settings"])
+    again = settings.with_changes(pretrained_model=output / "model", max_epochs=1)
+    assert again.pretrained_model is not None
+    from tune_smp.data.collection import find_pairs
+
+    collection = find_pairs(
+        settings.images_folder,
+        settings.labels_folder,
+        images_pattern=settings.images_pattern,
+        labels_pattern=settings.labels_pattern,
+    )
+    store = open_or_build(collection, mode="binary")
+    run = TrainingRun(again, store, read_split(output / "split.csv", store.collection))
+    _, metrics = run._validate_epoch()
+    summary = json.loads((output / "summary.json").read_text())
+    assert metrics.iou == pytest.approx(summary["best_metric"], abs=1e-6)
+
+
+def test_a_finished_run_is_kept(
+    undisturbed: Undisturbed, tune_smp: Command, nuclei: Path, arguments_of_train: Arguments
+) -> None:
+    output, _ = undisturbed
+    refused = tune_smp(*arguments_of_train(nuclei, output))
+    assert refused.returncode == 2
+    assert "--overwrite" in refused.stderr
+    again = tune_smp("resume", output)
+    assert again.returncode == 0
+    assert "nothing to resume" in again.stdout
+
+
+def test_predict_writes_masks_with_the_labels_own_values(
+    undisturbed: Undisturbed, tune_smp: Command, nuclei: Path, tmp_path: Path
+) -> None:
+    import numpy as np
+    import tifffile
+
+    output, _ = undisturbed
+    masks = tmp_path / "masks"
+    done = tune_smp(
+        *("predict", "--model", output, "--imagesDir", nuclei, "--imagesPattern", "nuclei_{i:d+}.tif"),
+        *("--outputDir", masks, "--device", "cpu"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in masks.glob("*.tif")) == [f"nuclei_{i:03d}.ome.tif" for i in range(10)]
+    for path in sorted((nuclei / "images").iterdir()):
+        mask = tifffile.imread(masks / f"{path.stem}.ome.tif")
+        assert mask.shape == tifffile.imread(path).shape
+        assert set(np.unique(mask)) <= {0, 255}

@@ -1,0 +1,58 @@
+"""Overlapping tiles give back the field that they were cut from, row by row, from the first to the last."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tune_smp.data.tiles import Window, windows
+from tune_smp.inference.blending import RowBlender, Rows
+
+
+def blended(field: np.ndarray, *, tile: int, overlap: int) -> list[Rows]:
+    """The field (K, H, W) cut into tiles, each padded to full size with values that must not be looked at."""
+    classes, height, width = field.shape
+    blender = RowBlender(plane=3, classes=classes, width=width, tile=tile, overlap=overlap)
+    strips = []
+    for window in windows(height, width, tile=tile, overlap=overlap):
+        padded = np.full((classes, tile, tile), 1e9, np.float32)
+        padded[:, : window.height, : window.width] = field[:, *window.slices]
+        if (rows := blender.add(window, padded)) is not None:
+            strips.append(rows)
+    return [*strips, blender.finish(height)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 3), st.integers(2, 24), st.data())
+def test_tiles_of_a_field_blend_into_that_field(
+    height: int, width: int, classes: int, tile: int, data: st.DataObject
+) -> None:
+    overlap = data.draw(st.integers(0, tile - 1))
+    field = np.random.default_rng(height * width).random((classes, height, width), np.float32)
+
+    strips = blended(field, tile=tile, overlap=overlap)
+
+    assert [rows.y for rows in strips] == list(np.cumsum([0, *(rows.probabilities.shape[1] for rows in strips)]))[:-1]
+    assert {rows.plane for rows in strips} == {3}
+    np.testing.assert_allclose(np.concatenate([rows.probabilities for rows in strips], axis=1), field, rtol=1e-5)
+
+
+def test_the_middle_of_a_tile_counts_more_than_its_edge() -> None:
+    blender = RowBlender(plane=0, classes=1, width=48, tile=32, overlap=16)
+    blender.add(Window(0, 0, 32, 32), np.zeros((1, 32, 32), np.float32))
+    blender.add(Window(0, 16, 32, 32), np.ones((1, 32, 32), np.float32))
+
+    row = blender.finish(32).probabilities[0, 16]
+
+    assert row[:16].max() == 0.0
+    assert row[32:].min() == 1.0
+    assert np.all(np.diff(row[16:32]) > 0)  # from the one to the other without a step
+    assert np.diff(row).max() < 0.1
+
+
+@pytest.mark.parametrize("overlap", [0, 8])
+def test_strips_are_never_higher_than_a_tile(overlap: int) -> None:
+    strips = blended(np.zeros((1, 500, 20), np.float32), tile=32, overlap=overlap)
+    assert max(rows.probabilities.shape[1] for rows in strips) <= 32

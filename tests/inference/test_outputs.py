@@ -1,0 +1,97 @@
+"""What is written: names, label values, probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tune_smp.data.collection import ImageGroup
+from tune_smp.data.image_reader import ImageInfo
+from tune_smp.data.images import open_image
+from tune_smp.data.labels import ClassMap
+from tune_smp.errors import DataError
+from tune_smp.inference.blending import Rows
+from tune_smp.inference.outputs import plan_outputs, to_labels, write_rows
+
+
+def groups(folder: Path, *names: str) -> list[ImageGroup]:
+    return [ImageGroup(name, (folder / name,)) for name in names]
+
+
+def test_an_output_is_named_after_the_first_file(tmp_path: Path) -> None:
+    images = [
+        *groups(tmp_path, "a.tif", "b.c.ome.tif", "d.ome.zarr", "e.OME.TIFF", "f.png"),
+        ImageGroup("stacked", (tmp_path / "g_c0.tif", tmp_path / "g_c1.tif")),
+    ]
+    jobs = plan_outputs(images, tmp_path / "out", suffix="ome.zarr", overwrite=False)
+    assert [job.output.name for job in jobs] == [f"{stem}.ome.zarr" for stem in ("a", "b.c", "d", "e", "f", "g_c0")]
+    assert {job.output.parent for job in jobs} == {tmp_path / "out"}
+
+
+def test_two_images_with_one_output_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"2 images would be written to a.ome.tif\n.*a.png, a.tif\n.*--imagesPattern"):
+        plan_outputs(groups(tmp_path, "a.png", "a.tif", "b.tif"), tmp_path / "out", suffix="ome.tif", overwrite=True)
+
+
+def test_what_exists_is_kept_unless_overwrite(tmp_path: Path) -> None:
+    for name in ("a.ome.tif", "b.ome.tif"):
+        (tmp_path / name).touch()
+    images = groups(tmp_path / "images", "a.tif", "b.tif", "c.tif")
+    with pytest.raises(DataError, match=r"2 of 3 outputs exist already\n.*a.ome.tif, b.ome.tif\n.*--overwrite"):
+        plan_outputs(images, tmp_path, suffix="ome.tif", overwrite=False)
+    assert len(plan_outputs(images, tmp_path, suffix="ome.tif", overwrite=True)) == 3
+
+
+def test_an_image_is_never_replaced_by_its_prediction(tmp_path: Path) -> None:
+    (tmp_path / "a.ome.tif").touch()
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(DataError, match=r"replace the images themselves\n.*a.ome.tif"):
+        plan_outputs(groups(tmp_path, "a.ome.tif"), tmp_path / "link", suffix="ome.tif", overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("class_map", "probabilities", "labels", "dtype"),
+    [
+        (ClassMap("binary", (0, 255)), [[0.4, 0.6]], [[0, 255]], np.uint8),
+        (ClassMap("binary", (0, 1)), [[0.1, 0.9]], [[0, 1]], np.uint8),
+        (ClassMap("multiclass", (0, 7, 300)), [[0.5, 0.1], [0.3, 0.2], [0.2, 0.7]], [[0, 300]], np.uint16),
+        (ClassMap("multiclass", (-1, 200)), [[0.9, 0.1], [0.1, 0.9]], [[-1, 200]], np.int16),
+        (ClassMap("multilabel", (1, 255)), [[0.6, 0.4], [0.7, 0.6]], [[1, 0], [255, 255]], np.uint8),
+    ],
+)
+def test_labels_have_the_values_of_the_training_labels(
+    class_map: ClassMap, probabilities: list[list[float]], labels: list[list[int]], dtype: type
+) -> None:
+    got = to_labels(np.array(probabilities, np.float32)[:, None], class_map)
+    assert got.dtype == dtype
+    assert got[:, 0].tolist() == labels
+
+
+@pytest.mark.parametrize("suffix", ["ome.tif", "ome.zarr"])
+@pytest.mark.parametrize("output", ["labels", "probabilities"])
+@pytest.mark.parametrize("mode", ["binary", "multiclass", "multilabel"])
+def test_rows_of_every_plane_arrive_in_the_file(
+    tmp_path: Path, make_preprocessing: Callable[..., Any], mode: str, output: Any, suffix: str
+) -> None:
+    class_map: ClassMap = make_preprocessing(mode).class_map
+    planes, height, width = 2, 50, 33
+    probabilities = np.random.default_rng(0).random((planes, class_map.classes, height, width), np.float32)
+    rows = [
+        Rows(plane, y, probabilities[plane, :, y : y + 20]) for plane in range(planes) for y in range(0, height, 20)
+    ]
+    info = ImageInfo(1, height, width, planes, np.dtype(np.uint8))
+
+    write_rows(rows, tmp_path / f"a.{suffix}", info=info, class_map=class_map, output=output)
+
+    with open_image(tmp_path / f"a.{suffix}") as reader:
+        assert reader.info.planes == planes
+        for plane in range(planes):
+            wanted: NDArray[Any] = probabilities[plane]
+            np.testing.assert_array_equal(
+                reader.read(plane), to_labels(wanted, class_map) if output == "labels" else wanted
+            )

@@ -1,0 +1,92 @@
+"""model/: what is exported, and that it stands alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tune_smp.data.collection import find_pairs
+from tune_smp.data.preprocessing import read_preprocessing
+from tune_smp.data.split import Region, split_groups, split_regions
+from tune_smp.data.store import ImageStore, open_or_build
+from tune_smp.data.synthetic import write_nuclei
+from tune_smp.results.export import export_best
+from tune_smp.results.folder import RunFolder, read_json
+from tune_smp.settings.run import RunSettings
+from tune_smp.training.builders import build_model
+from tune_smp.training.pretrained import load_exported
+
+PATTERN = "nuclei_{i:d+}.tif"
+
+
+def _settings(data: Path, output: Path, **more: Any) -> RunSettings:
+    return RunSettings(
+        images_dir=data / "images",
+        labels_dir=data / "labels",
+        images_pattern=PATTERN,
+        labels_pattern=PATTERN,
+        segmentation_mode="binary",
+        encoder_base_variant_weights="Test,tu-test_efficientnet,random",
+        tile_size=64,
+        output_dir=output,
+        **more,
+    )
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ImageStore, tuple[Region, ...]]:
+    folder = tmp_path_factory.mktemp("export")
+    write_nuclei(folder, count=4, size=(64, 64), seed=1)
+    collection = find_pairs(folder / "images", folder / "labels", images_pattern=PATTERN, labels_pattern=PATTERN)
+    store = open_or_build(collection, mode="binary", cache_dir=folder / "cache")
+    names = [pair.name for pair in store.pairs]
+    groups = split_groups(store.collection, None)
+    return folder, store, split_regions(store.sizes, groups, names=names, train_fraction=0.5, seed=0)
+
+
+def _state(settings: RunSettings) -> Mapping[str, Any]:
+    torch.manual_seed(0)
+    last, best = (build_model(settings, channels=1, classes=1) for _ in range(2))
+    return {"model": last.state_dict(), "best_model": best.state_dict(), "best_metric": 0.5, "best_epoch": 2}
+
+
+def test_the_best_epoch_is_exported_not_the_last(
+    prepared: tuple[Path, ImageStore, tuple[Region, ...]], tmp_path: Path
+) -> None:
+    data, store, regions = prepared
+    settings = _settings(data, tmp_path)
+    state = _state(settings)
+    export_best(RunFolder(tmp_path), state, settings, store, regions)
+
+    exported = load_exported(tmp_path / "model").state_dict()
+    assert all(torch.equal(exported[name], tensor) for name, tensor in state["best_model"].items())
+    assert any(not torch.equal(exported[name], tensor) for name, tensor in state["model"].items())
+    assert read_json(tmp_path / "model" / "config.json")["encoder_weights"] is None
+    preprocessing = read_preprocessing(tmp_path / "model")
+    assert preprocessing.metric == {"name": "IoU", "value": 0.5, "epoch": 2}
+    assert preprocessing.class_map.values == (0, 255)
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "| validation IoU | 0.5000, epoch 2 |" in card
+    assert "| images | 2 for training, 2 kept back for validation |" in card
+    assert "mit" not in card.split("---")[1].lower(), "the licence is not ours to choose"
+
+
+def test_onnx_gives_the_models_own_logits(
+    prepared: tuple[Path, ImageStore, tuple[Region, ...]], tmp_path: Path
+) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime", reason="the onnx extra is not installed")
+    pytest.importorskip("onnxscript", reason="the onnx extra is not installed")
+    data, store, regions = prepared
+    settings = _settings(data, tmp_path, export_onnx=True)
+    export_best(RunFolder(tmp_path), _state(settings), settings, store, regions)
+
+    images = torch.randn(3, 1, 96, 128)
+    session = onnxruntime.InferenceSession(tmp_path / "model" / "model.onnx", providers=["CPUExecutionProvider"])
+    (logits,) = session.run(None, {"images": images.numpy()})
+    with torch.inference_mode():
+        expected = load_exported(tmp_path / "model")(images)
+    torch.testing.assert_close(torch.from_numpy(logits), expected, rtol=1e-3, atol=1e-3)

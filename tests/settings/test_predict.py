@@ -1,0 +1,64 @@
+"""Settings of a prediction, of a check and of the demonstration."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tune_smp.errors import Problem, SettingsError
+from tune_smp.settings.data import CheckSettings, DataSettings
+from tune_smp.settings.demo import DemoSettings
+from tune_smp.settings.predict import PredictSettings
+from tune_smp.settings.run import RunSettings
+
+FLAGS = {"model": "/out", "imagesDir": "/images", "outputDir": "/masks"}
+
+
+def test_the_defaults() -> None:
+    predict = PredictSettings.from_flags(FLAGS)
+    assert predict.images_pattern == ".*"
+    assert (predict.tile_size, predict.overlap, predict.batch_size) == (None, None, None)
+    assert (predict.output, predict.format, predict.device) == ("labels", "ome.tif", "auto")
+    assert PredictSettings.from_json(json.loads(json.dumps(predict.to_json()))) == predict
+
+
+def test_everything_wrong_at_once() -> None:
+    wrong = {"imagesDir": "/i", "tileSize": 8, "overlap": "-1", "output": "masks", "format": "tif", "modelName": "Unet"}
+    with pytest.raises(SettingsError) as caught:
+        PredictSettings.from_flags(wrong)
+    told = str(caught.value)
+    assert len(caught.value.problems) == 7
+    for words in ("--model is required", "--outputDir is required", "--tileSize must be", "--overlap must be"):
+        assert words in told
+    assert "--modelName is not a flag of tune-smp predict" in told
+    assert "did you mean 'ome.tif'?" in told
+
+
+@pytest.mark.parametrize(("tile", "overlap"), [(64, 64), (64, 100)])
+def test_overlap_leaves_a_step(tile: int, overlap: int) -> None:
+    with pytest.raises(SettingsError, match="--overlap must be smaller than the tile") as caught:
+        PredictSettings.from_flags({**FLAGS, "tileSize": tile, "overlap": overlap})
+    assert "--overlap 16" in str(caught.value)
+    assert PredictSettings.from_flags({**FLAGS, "tileSize": 64, "overlap": 63}).overlap == 63
+
+
+def test_check_takes_the_data_flags_of_train_only() -> None:
+    check, train = set(CheckSettings.model_fields), set(RunSettings.model_fields)
+    assert check == set(DataSettings.model_fields)
+    assert check < train
+    assert not {"output_dir", "model_name", "batch_size"} & check
+
+
+def test_the_demo_has_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert DemoSettings().output_dir == tmp_path / "tune-smp-demo"
+    assert DemoSettings.from_flags({"outputDir": "x"}).output_dir == tmp_path / "x"
+
+
+def test_messages_name_their_own_command(refused: Callable[..., tuple[Problem, ...]]) -> None:
+    (unknown,) = refused({"outputdir": "x"}, DemoSettings)
+    assert unknown.problem == "--outputdir is not a flag of tune-smp demo"
+    assert unknown.fix == "did you mean '--outputDir'? one of: --debug, --outputDir"

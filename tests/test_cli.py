@@ -1,0 +1,217 @@
+"""The door: exit codes, the form of messages, and how fast they come."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tune_smp import __version__, cli
+from tune_smp.choices.catalogue import CATALOGUE
+from tune_smp.cli import COMMANDS, main
+from tune_smp.errors import InterruptedRunError, Problem
+
+HEAVY = ("torch", "ray", "numpy", "rich", "optuna", "segmentation_models_pytorch")
+
+WRONG_USAGE = [
+    [],
+    ["trian"],
+    ["train"],
+    ["train", "--batchSize", "0", "--bogus", "1"],
+    ["train", "--batchSize"],
+    ["predict", "--model", "x"],
+    ["check", "--modelName", "Unet"],
+    ["demo", "--outputDir"],
+    ["resume"],
+    ["resume", "/no/such/folder"],
+    ["resume", "a", "b"],
+    ["resume", "--outputDir", "a"],
+    ["show"],
+    ["show", "encodrs"],
+    ["show", "losses", "--csv"],
+]
+
+
+def words_of(value: list[str]) -> str:
+    return " ".join(value) or "nothing"
+
+
+def good_flags(folder: Path) -> list[str]:
+    """Flags of ``train`` that are right but for the folders, which do not exist."""
+    return [
+        f"--imagesDir={folder / 'images'}",
+        f"--labelsDir={folder / 'labels'}",
+        "--imagesPattern=.*",
+        "--labelsPattern=.*",
+        "--segmentationMode=binary",
+        f"--outputDir={folder / 'out'}",
+    ]
+
+
+@pytest.mark.parametrize("words", WRONG_USAGE, ids=words_of)
+def test_wrong_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("problem: ")
+    assert "\nfix:     " in err
+    assert "Traceback" not in err
+
+
+def test_nearest_command_and_subject(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["trian"])
+    main(["show", "encodrs"])
+    err = capsys.readouterr().err
+    assert "did you mean 'train'? one of: train, resume" in err
+    assert "did you mean 'encoders'? one of: architectures, encoders" in err
+
+
+def test_folders_are_looked_at_before_anything_is_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "out").touch()
+    assert main(["train", *good_flags(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert f"problem: --imagesDir: no such folder\nwhere:   {tmp_path / 'images'}\nfix:     pass --imagesDir" in err
+    assert f"problem: --outputDir: a file, not a folder\nwhere:   {tmp_path / 'out'}\nfix:     pass --outputDir" in err
+    assert err.count("problem: ") == 3
+
+
+def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--debug"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("Traceback")
+    assert "problem: --imagesDir is required" in err
+
+
+@pytest.mark.parametrize("command", list(COMMANDS))
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_of_every_command(command: str, flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, flag]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(f"usage: tune-smp {command}")
+    assert err == ""
+
+
+def test_the_overview_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"tune-smp {name} " in out and command.summary in out for name, command in COMMANDS.items())
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"tune-smp {__version__}\n"
+
+
+@pytest.mark.parametrize("subject", list(CATALOGUE))
+def test_show(subject: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", subject, "--json"]) == 0
+    records = json.loads(capsys.readouterr().out)
+    assert main(["show", subject]) == 0
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert set(head.split()) == set(records[0])
+    assert len(rows) == len(records)
+    assert all(record["name"] in row for record, row in zip(records, rows, strict=True))
+
+
+def test_how_endings_become_exit_codes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    endings: list[tuple[BaseException, int, str]] = [
+        (InterruptedRunError(Problem("interrupted", fix="tune-smp resume x")), 130, "fix:     tune-smp resume x"),
+        (KeyboardInterrupt(), 130, "problem: interrupted"),
+        (OSError(errno.ENOSPC, "No space left on device", "/full/x"), 5, "where:   /full/x"),
+        (OSError(errno.EIO, "Input/output error", "/x"), 1, "problem: OSError: [Errno 5] Input/output error: '/x'"),
+        (ZeroDivisionError("division by zero"), 1, "problem: ZeroDivisionError: division by zero"),
+    ]
+    for ending, code, words in endings:
+
+        def end(_: object, ending: BaseException = ending) -> None:
+            raise ending
+
+        monkeypatch.setitem(cli.COMMANDS, "end", cli.Command("", end))
+        assert main(["end"]) == code
+        err = capsys.readouterr().err
+        assert words in err
+        assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(("level", "told"), [("INFO", ["info", "warning"]), ("error", []), ("", ["warning"])])
+def test_the_log_level(
+    level: str, told: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def log(_: object) -> None:
+        logger = logging.getLogger("tune_smp.room")
+        logger.debug("a debug line")
+        logger.info("an info line")
+        logger.warning("a warning line")
+        logger.error("an exception line", exc_info=ValueError("secret traceback"))
+
+    monkeypatch.setenv("POLUS_LOG", level)
+    monkeypatch.setitem(cli.COMMANDS, "log", cli.Command("", log))
+    handlers = list(logging.getLogger().handlers)
+    assert main(["log"]) == 0
+    err = capsys.readouterr().err
+    assert [word for word in ("debug", "info", "warning") if f" {word} line" in err] == told
+    assert "secret traceback" not in err, "tracebacks go to logs/"
+    assert logging.getLogger().handlers == handlers, "nothing is left behind"
+
+
+def test_a_wrong_log_level_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("POLUS_LOG", "LOUD")
+    assert main(["--version"]) == 0
+    assert "POLUS_LOG is 'LOUD', not one of DEBUG, INFO, WARNING, ERROR, CRITICAL" in capsys.readouterr().err
+
+
+def test_the_reader_may_go_away() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "tune_smp", "show", "encoders", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as program:
+        assert program.stdout is not None
+        assert program.stderr is not None
+        program.stdout.read(10)
+        program.stdout.close()
+        assert program.stderr.read() == b""
+        assert program.wait() == 0
+
+
+def test_file_names_that_are_not_text(tmp_path: Path) -> None:
+    odd = os.fsencode(tmp_path) + b"/\xff\n;$(x)"
+    words = [b"--imagesDir=" + odd, *map(os.fsencode, good_flags(tmp_path)[1:])]
+    finished = subprocess.run([sys.executable, "-m", "tune_smp", "train", *words], capture_output=True, check=False)
+    assert finished.returncode == 2
+    assert rb"\udcff\n;$(x)" in finished.stderr
+    assert finished.stderr.count(b"problem: ") == 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--help"], ["train", "--help"], ["predict", "--help"], ["train", "--patience", "-1"], ["show", "encoders"]],
+    ids=words_of,
+)
+def test_answers_at_once(words: list[str]) -> None:
+    def seconds() -> float:
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "tune_smp", *words], capture_output=True, check=False)
+        return time.perf_counter() - start
+
+    assert min(seconds() for _ in range(3)) < 0.5
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["train", "--help"], ["train", "--patience", "-1"], ["folders"]], ids=words_of
+)
+def test_nothing_heavy_is_loaded_for_an_answer(words: list[str], tmp_path: Path) -> None:
+    words = ["train", *good_flags(tmp_path)] if words == ["folders"] else words
+    program = f"""
+import sys
+from tune_smp.cli import main
+main({words!r})
+sys.exit(str([name for name in {HEAVY!r} if name in sys.modules]))
+"""
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert finished.stderr.splitlines()[-1] == "[]"

@@ -1,0 +1,62 @@
+"""Batch normalisation of one value per channel."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from tune_smp.training.batch_norm import tolerate_single_values
+
+
+def pooled() -> nn.Sequential:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(3))
+    model(torch.rand(8, 1, 8, 8))  # running statistics other than 0 and 1
+    return model
+
+
+def test_torch_alone_fails() -> None:
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        pooled()(torch.rand(1, 1, 8, 8))
+
+
+def test_a_single_value_is_normalised_with_the_running_statistics() -> None:
+    model, image = pooled(), torch.rand(1, 1, 8, 8)
+    expected = copy.deepcopy(model).eval()(image)
+    tolerate_single_values(model)
+    state = copy.deepcopy(model.state_dict())
+    found = model(image)
+    torch.testing.assert_close(found, expected)
+    found.sum().backward()
+    assert model[0].weight.grad.any()
+    torch.testing.assert_close(dict(model.state_dict()), dict(state))
+    assert all(layer.training for layer in model.modules())
+
+
+def test_larger_batches_and_inference_are_untouched() -> None:
+    plain, tolerant, images = pooled(), pooled(), torch.rand(4, 1, 8, 8)
+    tolerate_single_values(tolerant)
+    torch.testing.assert_close(tolerant(images), plain(images), rtol=0, atol=0)
+    torch.testing.assert_close(dict(tolerant.state_dict()), dict(plain.state_dict()), rtol=0, atol=0)
+    torch.testing.assert_close(tolerant.eval()(images[:1]), plain.eval()(images[:1]), rtol=0, atol=0)
+    assert not any(layer.training for layer in tolerant.modules())
+
+
+def test_training_mode_is_restored_when_the_layer_fails() -> None:
+    model = nn.Sequential(nn.BatchNorm2d(3))
+    tolerate_single_values(model)
+    with pytest.raises(RuntimeError):
+        model(torch.rand(1, 4, 1, 1))
+    assert model[0].training
+
+
+def test_copies_do_not_share_hooks() -> None:
+    model = pooled()
+    tolerate_single_values(model)
+    copied = copy.deepcopy(model)
+    copied(torch.rand(1, 1, 8, 8))
+    assert model[2].training
+    assert copied[2].training

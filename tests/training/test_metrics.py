@@ -1,0 +1,152 @@
+"""Metrics against brute force over single pixels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from tune_smp.data.labels import IGNORE, Mode
+from tune_smp.training.metrics import count_pixels, metrics_from_counts
+
+MODES: tuple[Mode, ...] = ("binary", "multilabel", "multiclass")
+
+
+def brute_force(logits: NDArray[Any], masks: NDArray[Any], mode: Mode) -> list[tuple[int, int, int, int]]:
+    """Pixel by pixel."""
+    classes = logits.shape[1]
+    counts = np.zeros((classes, 4), dtype=int)
+    for n, y, x in np.ndindex(logits.shape[0], *logits.shape[2:]):
+        for k in range(classes):
+            mask = masks[n, k if mode == "multilabel" else 0, y, x]
+            if mask == IGNORE:
+                continue
+            is_class = mask == k if mode == "multiclass" else mask == 1
+            predicted = logits[n, :, y, x].argmax() == k if mode == "multiclass" else logits[n, k, y, x] > 0
+            counts[
+                k, {(True, True): 0, (False, True): 1, (True, False): 2, (False, False): 3}[is_class, predicted]
+            ] += 1
+    return [(int(tp), int(fp), int(fn), int(tn)) for tp, fp, fn, tn in counts]
+
+
+def example(mode: Mode, seed: int, *, classes: int = 3, tiles: int = 4) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Random logits and masks, a fifth of the pixels ignored."""
+    rng = np.random.default_rng(seed)
+    outputs = 1 if mode == "binary" else classes
+    logits = rng.normal(size=(tiles, outputs, 5, 7)).astype(np.float32)
+    channels = classes if mode == "multilabel" else 1
+    masks = rng.integers(0, classes if mode == "multiclass" else 2, (tiles, channels, 5, 7)).astype(np.uint8)
+    masks[rng.random(masks.shape) < 0.2] = IGNORE
+    return logits, masks
+
+
+def counted(logits: NDArray[Any], masks: NDArray[Any], mode: Mode) -> torch.Tensor:
+    return count_pixels(torch.from_numpy(logits), torch.from_numpy(masks), mode)
+
+
+@given(mode=st.sampled_from(MODES), seed=st.integers(0, 10_000), classes=st.integers(2, 5))
+@settings(max_examples=40, deadline=None)
+def test_counts_are_those_of_single_pixels(mode: Mode, seed: int, classes: int) -> None:
+    logits, masks = example(mode, seed, classes=classes)
+    assert counted(logits, masks, mode).tolist() == [list(row) for row in brute_force(logits, masks, mode)]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_many_classes(mode: Mode) -> None:
+    logits, masks = example(mode, 0, classes=100, tiles=1)
+    assert counted(logits, masks, mode).tolist() == [list(row) for row in brute_force(logits, masks, mode)]
+
+
+@given(mode=st.sampled_from(MODES), seed=st.integers(0, 10_000), cuts=st.sets(st.integers(1, 5), max_size=4))
+@settings(max_examples=30, deadline=None)
+def test_cutting_into_batches_changes_nothing(mode: Mode, seed: int, cuts: set[int]) -> None:
+    logits, masks = example(mode, seed, tiles=6)
+    borders = [0, *sorted(cuts), 6]
+    parts = [counted(logits[a:b], masks[a:b], mode) for a, b in zip(borders, borders[1:], strict=False)]
+    assert torch.equal(torch.stack(parts).sum(dim=0), counted(logits, masks, mode))
+
+
+@given(mode=st.sampled_from(MODES), seed=st.integers(0, 10_000))
+@settings(max_examples=30, deadline=None)
+def test_ignored_pixels_do_not_count(mode: Mode, seed: int) -> None:
+    logits, masks = example(mode, seed)
+    changed = np.where(np.broadcast_to(masks == IGNORE, logits.shape), -logits, logits)
+    if mode == "multilabel" or mode == "binary":
+        assert torch.equal(counted(logits, masks, mode), counted(changed, masks, mode))
+    everything = np.full_like(masks, IGNORE)
+    assert counted(logits, everything, mode).sum() == 0
+
+
+def reference(counts: Sequence[Sequence[int]], mode: Mode) -> dict[str, float]:
+    """The definitions, written another way: arrays, and NaN for what does not occur."""
+    tp, fp, fn, tn = np.array(counts, dtype=float).T
+    occurs = tp + fp + fn > 0
+    with np.errstate(invalid="ignore", divide="ignore"):
+        values = {
+            "iou": tp / (tp + fp + fn),
+            "fscore": tp / (tp + (fp + fn) / 2),
+            "recall": np.nan_to_num(tp / (tp + fn)),
+            "precision": np.nan_to_num(tp / (tp + fp)),
+        }
+    means = {name: float(value[occurs].mean()) if occurs.any() else 1.0 for name, value in values.items()}
+    pixels = tp + fp + fn + tn
+    right = tp.sum() / pixels[0] if mode == "multiclass" else (tp + tn).sum() / pixels.sum()
+    return {**means, "accuracy": float(right)}
+
+
+@given(mode=st.sampled_from(MODES), seed=st.integers(0, 10_000), classes=st.integers(2, 5))
+@settings(max_examples=40, deadline=None)
+def test_metrics_are_as_defined(mode: Mode, seed: int, classes: int) -> None:
+    counts = brute_force(*example(mode, seed, classes=classes, tiles=1), mode)
+    metrics = metrics_from_counts(counts, mode)
+    for name, value in reference(counts, mode).items():
+        assert getattr(metrics, name) == pytest.approx(value), name
+
+
+def test_against_smp() -> None:
+    from segmentation_models_pytorch.metrics import fbeta_score, get_stats, iou_score
+
+    logits, masks = example("multilabel", 1)
+    masks[masks == IGNORE] = 0
+    stats = get_stats(torch.from_numpy(logits > 0), torch.from_numpy(masks).long(), mode="multilabel")
+    summed = [part.sum(dim=0, keepdim=True) for part in stats]
+    metrics = metrics_from_counts(counted(logits, masks, "multilabel").tolist(), "multilabel")
+    assert metrics.iou == pytest.approx(iou_score(*summed, reduction="macro").item())
+    assert metrics.fscore == pytest.approx(fbeta_score(*summed, reduction="macro").item())
+
+
+def test_a_class_that_does_not_occur_is_left_out() -> None:
+    # Classes 0 and 1 perfect, class 2 neither in labels nor in predictions.
+    metrics = metrics_from_counts([(6, 0, 0, 4), (4, 0, 0, 6), (0, 0, 0, 10)], "multiclass")
+    assert (metrics.iou, metrics.recall, metrics.precision, metrics.accuracy) == (1.0, 1.0, 1.0, 1.0)
+    assert metrics.class_iou == (1.0, 1.0, None)
+
+
+def test_a_class_that_is_only_predicted_counts_as_wrong() -> None:
+    metrics = metrics_from_counts([(6, 0, 2, 2), (2, 0, 0, 8), (0, 2, 0, 8)], "multiclass")
+    assert metrics.class_iou == (0.75, 1.0, 0.0)
+    assert metrics.recall == pytest.approx((0.75 + 1.0 + 0.0) / 3)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_nothing_to_find_and_nothing_found(mode: Mode) -> None:
+    metrics = (
+        metrics_from_counts([(0, 0, 0, 9)], mode) if mode != "multiclass" else metrics_from_counts([(0,) * 4], mode)
+    )
+    assert (metrics.iou, metrics.fscore, metrics.recall, metrics.precision, metrics.accuracy) == (1.0,) * 5
+    assert metrics.class_iou == (None,)
+
+
+def test_everything_missed_and_everything_made_up() -> None:
+    missed = metrics_from_counts([(0, 0, 5, 5)], "binary")
+    made_up = metrics_from_counts([(0, 5, 0, 5)], "binary")
+    for metrics in (missed, made_up):
+        assert (metrics.iou, metrics.fscore, metrics.recall, metrics.precision, metrics.accuracy) == (0, 0, 0, 0, 0.5)
+        assert not math.isnan(metrics.iou)

@@ -1,0 +1,29 @@
+"""The metrics; higher is better for every one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric: the name that users write, the key of reports and columns, the formula in words."""
+
+    name: str
+    key: str
+    summary: str
+
+
+_ROWS = (
+    Metric("IoU", "iou", "intersection over union: tp / (tp + fp + fn)"),
+    Metric("Fscore", "fscore", "F1, the Dice coefficient: 2 tp / (2 tp + fp + fn)"),
+    Metric(
+        "Accuracy", "accuracy", "share of right pixels: (tp + tn) / all; flatters where background is most of the image"
+    ),
+    Metric("Recall", "recall", "share of the foreground that is found: tp / (tp + fn)"),
+    Metric("Precision", "precision", "share of what is found that is foreground: tp / (tp + fp)"),
+)
+
+METRICS: Mapping[str, Metric] = MappingProxyType({row.name: row for row in _ROWS})

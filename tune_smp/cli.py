@@ -1,0 +1,258 @@
+"""The door: a command line becomes settings, and settings become one call of `tune_smp.workflows`.
+
+Nothing heavy is imported before the settings are valid and the folders are there, so that help and every usage error
+answer at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tune_smp import __version__
+from tune_smp.errors import Problem, ResourceError, SettingsError, TuneSmpError, nearest
+
+if TYPE_CHECKING:
+    from tune_smp.settings.base import Settings
+
+AnySettings = TypeVar("AnySettings", bound="Settings")
+
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+DEFAULT_LOG_LEVEL = "WARNING"
+INTERRUPTED = 130
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+UNEXPECTED = 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and give its exit code; ``argv`` comes without the program's name."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        with _logging_to_stderr():
+            return _run(arguments)
+    except TuneSmpError as error:
+        return _failed(str(error), error.exit_code, arguments)
+    except KeyboardInterrupt:
+        return _failed("problem: interrupted", INTERRUPTED, arguments)
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`): nothing is wrong, but Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        return _failed_by_the_system(error, arguments)
+    except Exception as error:  # noqa: BLE001 - the last border: users get a sentence, not a traceback
+        return _failed(str(_unexpected(error)), UNEXPECTED, arguments)
+
+
+def _failed(message: str, exit_code: int, arguments: Sequence[str]) -> int:
+    if "--debug" in arguments or "--debug=true" in arguments:
+        traceback.print_exc()
+    sys.stderr.write(message + "\n")
+    return exit_code
+
+
+def _failed_by_the_system(error: OSError, arguments: Sequence[str]) -> int:
+    if error.errno not in NO_SPACE:
+        return _failed(str(_unexpected(error)), UNEXPECTED, arguments)
+    problem = Problem(
+        f"the disk is full: {error.strerror}",
+        where=str(error.filename or ""),
+        fix="free some space, then go on with: tune-smp resume OUTPUT_DIR",
+    )
+    return _failed(str(problem), ResourceError.exit_code, arguments)
+
+
+def _unexpected(error: Exception) -> Problem:
+    return Problem(f"{type(error).__name__}: {error}", fix="this is not your fault; --debug shows where it arose")
+
+
+def _run(arguments: Sequence[str]) -> int:
+    if not arguments:
+        raise SettingsError(Problem("no command given", fix=f"tune-smp {'|'.join(COMMANDS)}, or tune-smp --help"))
+    first, *rest = arguments
+    if first in ("-h", "--help"):
+        sys.stdout.write(_overview())
+    elif first == "--version":
+        sys.stdout.write(f"tune-smp {__version__}\n")
+    elif first not in COMMANDS:
+        fix = f"{nearest(first, COMMANDS)}one of: {', '.join(COMMANDS)}"
+        raise SettingsError(Problem(f"tune-smp has no command {first!r}", fix=fix))
+    else:
+        COMMANDS[first].run(rest)
+    return 0
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  tune-smp {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "Train segmentation models on folders of images and labels.",
+            "",
+            *lines,
+            "",
+            "tune-smp COMMAND --help lists the flags of a command; tune-smp --version; POLUS_LOG sets the log level.",
+            "",
+        ]
+    )
+
+
+@contextlib.contextmanager
+def _logging_to_stderr() -> Iterator[None]:
+    """Show what is logged at the level of POLUS_LOG; of other packages, warnings only."""
+    wanted = os.environ.get("POLUS_LOG", "") or DEFAULT_LOG_LEVEL
+    level = wanted.strip().upper() if wanted.strip().upper() in LOG_LEVELS else DEFAULT_LOG_LEVEL
+    root, logger = logging.getLogger(), logging.getLogger("tune_smp")
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setLevel(level)
+    # Errors reach the user as problems; their tracebacks go to logs/, and here only with --debug.
+    handler.addFilter(lambda record: not record.exc_info)
+    root.addHandler(handler)
+    previous = logger.level
+    logger.setLevel(level)
+    if wanted.strip().upper() not in LOG_LEVELS:
+        logger.warning("POLUS_LOG is %r, not one of %s: %s is used", wanted, ", ".join(LOG_LEVELS), level)
+    try:
+        yield
+    finally:
+        logger.setLevel(previous)
+        root.removeHandler(handler)
+
+
+def _train(arguments: Sequence[str]) -> None:
+    from tune_smp.settings.run import RunSettings  # noqa: PLC0415 - imported when asked for, see the module's docstring
+
+    settings = _settings(RunSettings, arguments)
+    if settings is not None:
+        from tune_smp import workflows  # noqa: PLC0415 - torch
+
+        workflows.train(settings)
+
+
+def _predict(arguments: Sequence[str]) -> None:
+    from tune_smp.settings.predict import PredictSettings  # noqa: PLC0415 - imported when asked for
+
+    settings = _settings(PredictSettings, arguments)
+    if settings is not None:
+        from tune_smp import workflows  # noqa: PLC0415 - torch
+
+        workflows.predict(settings)
+
+
+def _check(arguments: Sequence[str]) -> None:
+    from tune_smp.settings.data import CheckSettings  # noqa: PLC0415 - imported when asked for
+
+    settings = _settings(CheckSettings, arguments)
+    if settings is not None:
+        from tune_smp import workflows  # noqa: PLC0415 - torch
+
+        workflows.check(settings)
+
+
+def _demo(arguments: Sequence[str]) -> None:
+    from tune_smp.settings.demo import DemoSettings  # noqa: PLC0415 - imported when asked for
+
+    settings = _settings(DemoSettings, arguments)
+    if settings is not None:
+        from tune_smp.demo import demonstrate  # noqa: PLC0415 - torch
+
+        demonstrate(settings.output_dir)
+
+
+def _resume(arguments: Sequence[str]) -> None:
+    if _asks_for_help(arguments):
+        sys.stdout.write("usage: tune-smp resume OUTPUT_DIR [--debug]\n\nGo on with an interrupted run, in place.\n")
+        return
+    folder = Path(_only_word("resume", arguments, "OUTPUT_DIR", legal_flag="--debug")).absolute()
+    if not os.path.isdir(folder):  # noqa: PTH112 - Path.is_dir raises where this user may not look
+        fix = "pass the --outputDir of an interrupted run"
+        raise SettingsError(Problem("there is no such folder to resume", where=str(folder), fix=fix))
+    from tune_smp import workflows  # noqa: PLC0415 - torch
+
+    workflows.resume(folder)
+
+
+def _show(arguments: Sequence[str]) -> None:
+    from tune_smp.choices.catalogue import CATALOGUE  # noqa: PLC0415 - imported when asked for
+
+    if _asks_for_help(arguments):
+        sys.stdout.write(f"usage: tune-smp show {'|'.join(CATALOGUE)} [--json]\n\nWhat can be chosen.\n")
+        return
+    subject = _only_word("show", arguments, "|".join(CATALOGUE), legal_flag="--json")
+    if subject not in CATALOGUE:
+        fix = f"{nearest(subject, CATALOGUE)}one of: {', '.join(CATALOGUE)}"
+        raise SettingsError(Problem(f"there are no {subject!r} to show", fix=fix))
+    records = CATALOGUE[subject]()
+    sys.stdout.write(json.dumps(records, indent=2) + "\n" if "--json" in arguments else _table(records))
+
+
+def _settings(settings: type[AnySettings], arguments: Sequence[str]) -> AnySettings | None:
+    """Valid settings with their folders looked at; None where help was asked for, and given."""
+    from tune_smp.settings.command_line import help_text, settings_from  # noqa: PLC0415 - imports pydantic
+    from tune_smp.settings.folders import check_folders  # noqa: PLC0415 - imports pydantic
+
+    if _asks_for_help(arguments):
+        sys.stdout.write(help_text(settings, COMMANDS[settings.command].summary))
+        return None
+    chosen = settings_from(settings, arguments)
+    check_folders(chosen)
+    return chosen
+
+
+def _asks_for_help(arguments: Sequence[str]) -> bool:
+    return "--help" in arguments or "-h" in arguments
+
+
+def _only_word(command: str, arguments: Sequence[str], name: str, *, legal_flag: str) -> str:
+    """The one word that the command takes besides its one flag."""
+    words = [word for word in arguments if word != legal_flag]
+    if len(words) != 1 or words[0].startswith("--"):
+        got = " ".join(words) or "nothing"
+        problem = f"tune-smp {command} takes one {name}, and {legal_flag}; got {got}"
+        raise SettingsError(Problem(problem, fix=f"tune-smp {command} {name}"))
+    return words[0]
+
+
+def _table(records: Sequence[Mapping[str, Any]]) -> str:
+    """Records in columns; the longest texts, summaries and lists, stand last."""
+    names = sorted(records[0], key=lambda name: name in ("summary", "weights", "not_with"))
+    rows = [names, *([_cell(record[name]) for name in names] for record in records)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(names))]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(lines) + "\n"
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "-"
+    if isinstance(value, list):
+        return ",".join(map(str, value)) or "-"
+    return "-" if value is None else str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command: a line for the overview, and what runs it."""
+
+    summary: str
+    run: Callable[[Sequence[str]], None]
+
+
+COMMANDS: Mapping[str, Command] = {
+    "train": Command("train one fixed configuration", _train),
+    "resume": Command("OUTPUT_DIR: go on with an interrupted run, in place", _resume),
+    "predict": Command("exported model + images -> label images", _predict),
+    "check": Command("look at a collection and say what is wrong with it, before anything is trained", _check),
+    "show": Command("what can be chosen: architectures, encoders, losses, ...; as a table or --json", _show),
+    "demo": Command("all of it on synthetic data", _demo),
+}

@@ -1,0 +1,196 @@
+"""What is done with each file and each pair while an image store is built: look, then decode, check and copy.
+
+Functions of this module run in worker processes. They hold at most one strip of an image and its label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tune_smp.data.foreground import ForegroundSample, class_pixels, foreground_pixels, value_counts
+from tune_smp.data.images import ImageInfo, ImageReader, open_image
+from tune_smp.data.labels import IGNORE, ClassMap, LabelValues, label_values
+from tune_smp.data.normalization import ChannelStatistics, image_statistics
+from tune_smp.data.store_format import IMAGES, MASKS, Extent
+from tune_smp.errors import DataError
+
+STRIP_BYTES = 2**26  # decoded in one go
+STRIP_ROWS = 1024  # strips are multiples of this where they can: no tile of a tiled file is decoded twice
+BLOCK_PIXELS = 2**22  # looked at in one go, some steps need eight bytes per pixel
+
+FaultKind = Literal["unreadable", "planes", "channel_sizes", "sizes", "channels", "not_finite"]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why a file or a pair cannot be used."""
+
+    kind: FaultKind
+    name: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What one file holds; ``values`` of a label only."""
+
+    info: ImageInfo
+    values: LabelValues | None = None
+
+
+@dataclass(frozen=True)
+class PlaneTask:
+    """One plane of a pair's files, and where its image and mask go."""
+
+    name: str
+    plane: int
+    image: Extent
+    mask: Extent
+
+
+@dataclass(frozen=True)
+class DecodeTask:
+    """All planes of one pair, for its files to be opened once. No class map: check the images, write nothing."""
+
+    images: tuple[Path, ...]
+    labels: tuple[Path, ...]
+    planes: tuple[PlaneTask, ...]
+    folder: Path
+    class_map: ClassMap | None
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What is known about an image and its mask, besides their pixels."""
+
+    statistics: ChannelStatistics
+    class_pixels: NDArray[np.int64]  # (classes,)
+    foreground_pixels: int
+    ignored_pixels: int
+    places: list[NDArray[np.int32]]  # (n, 2) per class
+
+
+def survey_image(path: Path) -> Survey | Fault:
+    """Shape and dtype of an image file, from its header."""
+    try:
+        with open_image(path) as reader:
+            return Survey(reader.info)
+    except DataError as error:
+        return _unreadable(error)
+
+
+def survey_label(path: Path) -> Survey | Fault:
+    """Shape, dtype and distinct values of a label file, all planes together."""
+    try:
+        with open_image(path) as reader:
+            every_plane = range(reader.info.planes)
+            blocks = (block for plane in every_plane for _, block in _row_blocks([reader], plane))
+            return Survey(reader.info, label_values(path.name, blocks))
+    except DataError as error:
+        return _unreadable(error)
+
+
+def decode(task: DecodeTask) -> list[Decoded | Fault | None]:
+    """Copy every plane into the store; None for one that was only checked. Raises OSError when the disk is full."""
+    try:
+        with _opened(task.images) as images, _opened(task.labels) as labels:
+            return [_decode_plane(images, labels, plane, task) for plane in task.planes]
+    except DataError as error:
+        return [_unreadable(error)] * len(task.planes)
+
+
+def _decode_plane(
+    images: Sequence[ImageReader], labels: Sequence[ImageReader], plane: PlaneTask, task: DecodeTask
+) -> Decoded | Fault | None:
+    try:
+        if task.class_map is None:
+            checked = _copy_image(images, plane, None)
+            return checked if isinstance(checked, Fault) else None
+        with (task.folder / IMAGES).open("r+b") as file:
+            statistics = _copy_image(images, plane, file)
+        if isinstance(statistics, Fault):
+            return statistics
+        with (task.folder / MASKS).open("r+b") as file:
+            return _copy_mask(labels, plane, file, statistics, task.class_map)
+    except DataError as error:
+        return _unreadable(error)
+
+
+def _unreadable(error: DataError) -> Fault:
+    """Readers name the file in ``where``."""
+    return Fault("unreadable", Path(error.problems[0].where).name, error.problems[0].problem)
+
+
+def _copy_image(images: Sequence[ImageReader], plane: PlaneTask, file: BinaryIO | None) -> ChannelStatistics | Fault:
+    not_finite = 0
+
+    def copied_blocks() -> Iterator[NDArray[Any]]:
+        nonlocal not_finite
+        for y, block in _row_blocks(images, plane.plane):
+            if block.dtype.kind == "f":
+                not_finite += block.size - int(np.count_nonzero(np.isfinite(block)))
+            if file is not None:
+                _write_rows(file, plane.image, y, block)
+            yield block
+
+    statistics = image_statistics(copied_blocks())
+    if not_finite:
+        return Fault("not_finite", plane.name, f"{not_finite} NaN or infinite pixels")
+    return statistics
+
+
+def _copy_mask(
+    labels: Sequence[ImageReader], plane: PlaneTask, file: BinaryIO, statistics: ChannelStatistics, class_map: ClassMap
+) -> Decoded:
+    channels, _, width = plane.mask.shape
+    counts = np.zeros((channels, 256), np.int64)
+    foreground = 0
+    sample = ForegroundSample(class_map)
+    for y, block in _row_blocks(labels, plane.plane):
+        mask = class_map.encode(block)
+        _write_rows(file, plane.mask, y, mask)
+        counts += value_counts(mask)
+        foreground += foreground_pixels(mask, class_map)
+        sample.add(mask, y)
+    ignored = int(counts[:, IGNORE].sum())
+    return Decoded(statistics, class_pixels(counts, class_map), foreground, ignored, sample.places(width))
+
+
+@contextmanager
+def _opened(paths: Sequence[Path]) -> Iterator[list[ImageReader]]:
+    with ExitStack() as stack:
+        yield [stack.enter_context(open_image(path)) for path in paths]
+
+
+def _row_blocks(readers: Sequence[ImageReader], plane: int) -> Iterator[tuple[int, NDArray[Any]]]:
+    """(y, block (C, h, W)) of one plane from top to bottom, the files' channels stacked; their dtypes lose nothing."""
+    info = readers[0].info
+    dtype = np.result_type(*(reader.info.dtype for reader in readers))
+    channels = sum(reader.info.channels for reader in readers)
+    rows = max(1, STRIP_BYTES // (channels * info.width * dtype.itemsize))
+    rows = rows - rows % STRIP_ROWS or rows
+    step = max(1, BLOCK_PIXELS // info.width)
+    for top in range(0, info.height, rows):
+        strips = [_read(reader, plane, slice(top, min(top + rows, info.height))) for reader in readers]
+        strip = strips[0] if len(strips) == 1 else np.concatenate(strips, dtype=dtype)
+        for y in range(0, strip.shape[1], step):
+            yield top + y, strip[:, y : y + step]
+
+
+def _read(reader: ImageReader, plane: int, rows: slice) -> NDArray[Any]:
+    return reader.read(plane if reader.info.planes > 1 else 0, rows)
+
+
+def _write_rows(file: BinaryIO, extent: Extent, y: int, block: NDArray[Any]) -> None:
+    """Rows (C, h, W) to their places; written, since a memory map on a full disk kills the process."""
+    _, height, width = extent.shape
+    for channel, rows in enumerate(block):
+        file.seek(extent.offset + (channel * height + y) * width * block.dtype.itemsize)
+        file.write(np.ascontiguousarray(rows).data)

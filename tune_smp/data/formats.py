@@ -1,0 +1,95 @@
+"""Which files are images, by their names and by their first bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from tune_smp.errors import DataError, Problem
+
+Format = Literal["tiff", "png", "jpeg", "zarr"]
+
+# Longest first: the stem of "a.ome.tif" is "a".
+SUFFIXES: dict[str, Format] = {
+    ".ome.tiff": "tiff",
+    ".ome.tif": "tiff",
+    ".ome.zarr": "zarr",
+    ".zarr": "zarr",
+    ".tiff": "tiff",
+    ".tif": "tiff",
+    ".btf": "tiff",
+    ".tf8": "tiff",
+    ".png": "png",
+    ".jpeg": "jpeg",
+    ".jpg": "jpeg",
+}
+_MAGIC: tuple[tuple[bytes, Format], ...] = (
+    (b"II*\0", "tiff"),
+    (b"MM\0*", "tiff"),
+    (b"II+\0", "tiff"),  # BigTIFF
+    (b"MM\0+", "tiff"),
+    (b"\x89PNG\r\n\x1a\n", "png"),
+    (b"\xff\xd8\xff", "jpeg"),
+)
+_JUNK_NAMES = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "__macosx"})
+
+
+def shown(name: str | Path) -> str:
+    """A file name that is safe to print: control characters, which could spoil a terminal, are escaped."""
+    return text if (text := str(name)).isprintable() else ascii(text)
+
+
+def is_junk(path: Path) -> bool:
+    """Hidden files, what desktops leave behind (``Thumbs.db``) and editors' backups (``a.tif~``, ``~a.tif``)."""
+    name = path.name
+    return name.startswith((".", "~")) or name.endswith("~") or name.casefold() in _JUNK_NAMES
+
+
+def image_suffix(name: str) -> str:
+    """The image suffix as it stands in the name (``.ome.tif``), or an empty string."""
+    folded = name.lower()
+    known = next((suffix for suffix in SUFFIXES if folded.endswith(suffix)), "")
+    return name[len(name) - len(known) :]
+
+
+def image_stem(name: str) -> str:
+    """The file name without its image suffix: ``r1.ome.tif`` and ``r1.png`` have the same stem."""
+    return name[: len(name) - len(image_suffix(name))]
+
+
+def image_format(path: Path) -> Format:
+    """What the file is, where name and first bytes agree.
+
+    Raises:
+        DataError: missing, unreadable, empty, not an image, or an image under a wrong suffix.
+    """
+    suffix = image_suffix(path.name)
+    try:
+        if path.is_dir():
+            return _folder_format(path, suffix)
+        with path.open("rb") as file:
+            start = file.read(8)
+    except OSError as error:
+        raise DataError(Problem(f"the file cannot be opened ({error.strerror})", shown(path))) from error
+    return _file_format(path, suffix, start)
+
+
+def _folder_format(path: Path, suffix: str) -> Format:
+    if SUFFIXES.get(suffix.lower()) != "zarr":
+        raise DataError(Problem("an image is due, this is a folder", shown(path), "OME-Zarr images end in .ome.zarr"))
+    return "zarr"
+
+
+def _file_format(path: Path, suffix: str, start: bytes) -> Format:
+    if not start:
+        raise DataError(Problem("the file is empty (0 bytes)", shown(path), "copy the file again"))
+    actual = next((name for magic, name in _MAGIC if start.startswith(magic)), None)
+    if actual is None:
+        raise DataError(
+            Problem("the file is not an image that can be read: neither TIFF, OME-Zarr, PNG nor JPEG", shown(path))
+        )
+    if SUFFIXES.get(suffix.lower()) != actual:
+        problem = f"the file holds a {actual.upper()} image, but its name ends in {path.suffix or 'no suffix'!r}"
+        usual = next(suffix for suffix, name in reversed(SUFFIXES.items()) if name == actual and suffix != ".tf8")
+        raise DataError(Problem(problem, shown(path), f"rename it to end in {usual}"))
+    return actual

@@ -1,0 +1,256 @@
+"""Any supported image file as an array (C, H, W), and label images on their way out. The only importer of bfio.
+
+bfio reads OME-Zarr and the OME-TIFF that it reads without Java (1024 tiles, dimension order XYZCT), tifffile every
+other TIFF, Pillow PNG and JPEG. Which it is, is decided from the first bytes and the headers before bfio sees the file:
+some files bfio would misread, and others make it look for Java, for a minute, in vain.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import re
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from tune_smp.data.formats import image_format, image_stem, image_suffix, is_junk, shown
+from tune_smp.data.image_reader import ImageInfo, ImageReader, undecodable
+from tune_smp.data.ome_zarr import ZarrReader, find_full_resolution
+from tune_smp.data.tiff import TiffReader
+from tune_smp.errors import DataError, Problem, ResourceError
+
+__all__ = ["ImageInfo", "ImageReader", "LabelWriter", "image_stem", "is_junk", "open_image"]
+
+TILE = 1024  # px, the tiles in which bfio reads and writes
+_WRITABLE = frozenset({"uint8", "uint16", "uint32", "int8", "int16", "int32", "float32"})
+
+
+def open_image(path: Path) -> ImageReader:
+    """Open an image file (or OME-Zarr folder) for reading.
+
+    Raises:
+        DataError: it cannot be read; file and reason are named.
+    """
+    match image_format(path):
+        case "zarr":
+            return _open_zarr(path)
+        case "tiff":
+            return _open_tiff(path)
+        case "png" | "jpeg" as kind:
+            from tune_smp.data.pictures import PictureReader  # noqa: PLC0415  Pillow, for those who have pictures
+
+            return PictureReader(path, kind)
+
+
+def _open_zarr(path: Path) -> ImageReader:
+    try:
+        found = find_full_resolution(path)
+        if found is not None and not found.is_read_by_bfio(path):
+            return ZarrReader(path, found)
+    except DataError:
+        raise
+    except Exception as error:  # broken or foreign metadata raise anything
+        raise undecodable(path, error) from error
+    return OmeReader(path, "zarr")
+
+
+def _open_tiff(path: Path) -> ImageReader:
+    reader = TiffReader(path)
+    if not _is_bfio_tiff(path, reader):
+        return reader
+    try:
+        ome = OmeReader(path, "python")
+    except DataError as error:
+        # OME-XML that bfio cannot parse; tifffile reads the same pixels.
+        logging.getLogger(__name__).info("bfio cannot open %s, tifffile reads it instead: %s", path, error)
+        return reader
+    reader.close()
+    return ome
+
+
+def _is_bfio_tiff(path: Path, reader: TiffReader) -> bool:
+    """Whether bfio reads this TIFF, and reads it right: it looks at less than this, and misreads other tile sizes."""
+    page, info = reader.file.pages.first, reader.info
+    order = re.search(r'DimensionOrder="(\w+)"', reader.file.ome_metadata or "")
+    return (
+        path.name.endswith((".ome.tif", ".ome.tiff"))
+        and page.is_tiled
+        and (page.tilewidth, page.tilelength, page.samplesperpixel) == (TILE, TILE, 1)
+        and order is not None
+        and order[1] == "XYZCT"
+        and len(reader.file.pages) == info.planes * info.channels
+        and page.dtype.name in _WRITABLE
+    )
+
+
+@functools.cache
+def _bfio() -> ModuleType:
+    """bfio, imported when first needed (0.8 s), without the logging set-up that it forces on everyone."""
+    root = logging.getLogger()
+    handlers = list(root.handlers)
+    import bfio  # noqa: PLC0415
+
+    for handler in [handler for handler in root.handlers if handler not in handlers]:
+        root.removeHandler(handler)
+    module: ModuleType = bfio
+    return module
+
+
+class OmeReader(ImageReader):
+    """OME-Zarr, or OME-TIFF as bfio writes it.
+
+    A chunk that is missing in an OME-Zarr reads as zeros: writers leave out chunks of zeros on purpose.
+    """
+
+    def __init__(self, path: Path, backend: Literal["zarr", "python"]) -> None:
+        # One worker: with more, bfio's threads swallow what goes wrong and leave zeros.
+        try:
+            is_zarr_3 = backend == "zarr" and _bfio().utils.detect_zarr_format(path) == 3
+            self._reader = _bfio().BioReader(path, max_workers=1, backend="zarr3" if is_zarr_3 else backend)
+        except Exception as error:
+            raise undecodable(path, error) from error
+        reader = self._reader
+        super().__init__(path, ImageInfo(reader.C, reader.Y, reader.X, reader.Z * reader.T, np.dtype(reader.dtype)))
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._reader.close()
+
+    def _region(self, plane: int, y: slice, x: slice) -> NDArray[Any]:
+        time, z = divmod(plane, self._reader.Z)
+        if y.start >= y.stop or x.start >= x.stop:
+            return np.empty((self.info.channels, max(0, y.stop - y.start), max(0, x.stop - x.start)), self.info.dtype)
+        region = self._reader.read(
+            Y=[y.start, y.stop], X=[x.start, x.stop], Z=[z, z + 1], C=list(range(self.info.channels)), T=[time]
+        )  # (h, w, 1, C, 1), without trailing ones
+        return np.moveaxis(region.reshape(y.stop - y.start, x.stop - x.start, self.info.channels), -1, 0)
+
+
+class LabelWriter:
+    """Writes an OME-TIFF (``.ome.tif``, ``.ome.tiff``) or OME-Zarr (``.ome.zarr``, ``.zarr``) strip by strip.
+
+    A context manager: the image appears under its name, whole, when the block ends without an exception, and replaces
+    what was there; else nothing is left. Holds at most 1024 rows of every plane that is being written.
+    """
+
+    def __init__(self, path: Path, *, shape: tuple[int, int, int, int], dtype: DTypeLike) -> None:
+        """``shape`` is (planes, C, H, W).
+
+        Raises:
+            ValueError: the suffix, or a dtype that bfio does not write faithfully (64-bit, bool).
+        """
+        self.path = path
+        self.shape = shape
+        self.dtype = np.dtype(dtype)
+        suffix = image_suffix(path.name).lower()
+        if suffix not in (".ome.tif", ".ome.tiff", ".ome.zarr", ".zarr"):
+            raise ValueError(f"labels are written as .ome.tif or .ome.zarr, not as {path.name!r}")
+        if self.dtype.name not in _WRITABLE or 0 in shape:
+            raise ValueError(f"labels of type {self.dtype} and shape {shape} cannot be written")
+        self._is_tiff = suffix.startswith(".ome.tif")
+        self._rows = [0] * shape[0]  # rows that came so far, per plane
+        self._buffers: dict[int, NDArray[Any]] = {}  # plane → the strip (C, 1024, W) that is being filled
+
+    def write(self, rows: NDArray[Any], *, plane: int = 0, y: int = 0) -> None:
+        """Write ``rows`` (C, h, W) from row ``y`` of ``plane`` on; within a plane they come in order, of any height.
+
+        Raises:
+            ValueError: rows out of order, or of another shape or dtype than announced.
+            ResourceError: the disk is full.
+        """
+        _, channels, height, width = self.shape
+        end = y + rows.shape[1]
+        if (
+            y != self._rows[plane]
+            or end > height
+            or rows.shape != (channels, end - y, width)
+            or rows.dtype != self.dtype
+        ):
+            raise ValueError(
+                f"rows {y}…{end} of plane {plane} as {rows.shape} {rows.dtype} do not follow {self._rows[plane]}"
+            )
+        while y < end:
+            start = y - y % TILE
+            stop = min(start + TILE, end)
+            if plane not in self._buffers:
+                self._buffers[plane] = np.zeros((channels, TILE, -(-width // TILE) * TILE), self.dtype)
+            self._buffers[plane][:, y - start : stop - start, :width] = rows[
+                :, rows.shape[1] - (end - y) : rows.shape[1] - (end - stop)
+            ]
+            y = stop
+            if stop == start + TILE or stop == height:
+                self._write_strip(self._buffers.pop(plane), plane, start)
+        self._rows[plane] = end
+
+    def __enter__(self) -> Self:
+        with self._disk_errors():
+            self._folder = Path(tempfile.mkdtemp(prefix=".tune-smp-", dir=self.path.parent))
+        # A fixed name: the image's own may be too long with anything added, or have characters that OME-XML lacks.
+        self._temporary = self._folder / ("labels.ome.tif" if self._is_tiff else "labels.ome.zarr")
+        planes, channels, height, width = self.shape
+        self._writer = _bfio().BioWriter(
+            self._temporary,
+            backend="python" if self._is_tiff else "zarr",
+            max_workers=1,  # with more, the Zarr writer swallows errors and the TIFF's bytes differ from run to run
+            Y=height,
+            X=width,
+            Z=planes,
+            C=channels,
+            T=1,
+            dtype=self.dtype,
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._publish()
+            else:
+                with suppress(Exception):  # the first error is the one to tell
+                    self._writer.close()
+        finally:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _publish(self) -> None:
+        if any(rows != self.shape[2] for rows in self._rows):
+            raise ValueError(f"{self.path.name}: {self._rows} of {self.shape[2]} rows were written")
+        with self._disk_errors():
+            self._writer.close()
+            if self.path.is_dir() and not self.path.is_symlink():
+                self.path.replace(self._folder / "replaced")  # a folder that holds something cannot be replaced at once
+            self._temporary.replace(self.path)
+
+    def _write_strip(self, strip: NDArray[Any], plane: int, y: int) -> None:
+        """Write a strip (C, 1024, width rounded up to whole tiles), zero beyond the image's edges."""
+        _, channels, height, width = self.shape
+        with self._disk_errors(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Object at OME is not recognized")  # bfio's own metadata folder
+            for channel in range(channels):
+                block = strip[channel, :, :, None, None, None]  # (Y, X, Z, C, T)
+                if self._is_tiff:
+                    # Whole tiles: BioWriter.write takes none beyond the edge, and pads with whatever memory holds.
+                    where = [0, block.shape[1]], [y, y + TILE], [plane, plane + 1], [channel], [0]
+                    self._writer._backend.write_image(*where, block)
+                else:
+                    self._writer.write(block[: height - y, :width], Y=y, X=0, Z=plane, C=[channel], T=[0])
+
+    @contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            problem = f"the image cannot be written ({error.strerror or error})"
+            raise ResourceError(
+                Problem(problem, shown(self.path), "free some space, or choose another --outputDir")
+            ) from error

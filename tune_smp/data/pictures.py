@@ -1,0 +1,96 @@
+"""PNG and JPEG, through Pillow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+
+from tune_smp.data.formats import shown
+from tune_smp.data.image_reader import ALPHA_NOTE, PALETTE_NOTE, ImageInfo, ImageReader, undecodable
+from tune_smp.errors import DataError, Problem
+
+# Channels and dtype of the Pillow modes that PNG and JPEG have; alpha is not counted.
+_MODES: dict[str, tuple[int, type[np.generic]]] = {
+    "1": (1, np.bool_),
+    "L": (1, np.uint8),
+    "LA": (1, np.uint8),
+    "P": (1, np.uint8),
+    "PA": (1, np.uint8),
+    "I;16": (1, np.uint16),
+    "I": (1, np.int32),
+    "RGB": (3, np.uint8),
+    "RGBA": (3, np.uint8),
+}
+_EXIF_ORIENTATION = 0x0112
+
+
+class PictureReader(ImageReader):
+    """A PNG or JPEG file. It is decoded whole, at the first ``read``: neither format allows less."""
+
+    def __init__(self, path: Path, kind: Literal["png", "jpeg"]) -> None:
+        self._pixels: NDArray[Any] | None = None
+        self._file = _open(path, kind)
+        try:
+            super().__init__(path, self._describe(path))
+        except BaseException:
+            self._file.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of the file and of the decoded pixels."""
+        self._file.close()
+        self._pixels = None
+
+    def _describe(self, path: Path) -> ImageInfo:
+        mode = self._file.mode
+        if mode not in _MODES:
+            fix = "convert it to greyscale or RGB"
+            raise DataError(Problem(f"images in {mode} are not supported", shown(path), fix))
+        channels, dtype = _MODES[mode]
+        notes = []
+        if mode in ("LA", "PA", "RGBA") or "transparency" in self._file.info:
+            notes.append(ALPHA_NOTE)
+        if mode in ("P", "PA"):
+            notes.append(PALETTE_NOTE)
+        # Only of JPEG: to find it in a PNG, Pillow would decode the whole image.
+        if self._file.format == "JPEG" and self._file.getexif().get(_EXIF_ORIENTATION, 1) != 1:
+            notes.append("the EXIF orientation is not applied: pixels are read as they are stored")
+        packing = self._packing()
+        # Pillow opens PNG of 16 bits per colour as 8: those go through imagecodecs.
+        self._deep = packing.endswith(";16B") and mode != "I;16"
+        self._bits = int(packing[2:]) if packing in ("L;2", "L;4") else 8
+        width, height = self._file.size
+        return ImageInfo(channels, height, width, 1, np.dtype(np.uint16 if self._deep else dtype), tuple(notes))
+
+    def _packing(self) -> str:
+        """How the file packs its pixels, such as ``RGB;16B``."""
+        arguments = self._file.tile[0][3] if self._file.tile else None
+        return arguments if isinstance(arguments, str) else ""
+
+    def _region(self, plane: int, y: slice, x: slice) -> NDArray[Any]:  # noqa: ARG002  there is one plane
+        if self._pixels is None:
+            self._pixels = self._decode()
+        return self._pixels[:, y, x]
+
+    def _decode(self) -> NDArray[Any]:
+        decoded = imagecodecs.png_decode(self.path.read_bytes()) if self._deep else np.asarray(self._file)
+        if self._bits < 8:  # Pillow spreads 2 and 4-bit greys over 0…255; label values must stay what they are
+            decoded = decoded // (255 // (2**self._bits - 1))
+        pixels = decoded.reshape(*decoded.shape[:2], -1)[..., : self.info.channels]  # (H, W, C) without alpha
+        return np.moveaxis(pixels, -1, 0)
+
+
+def _open(path: Path, kind: Literal["png", "jpeg"]) -> ImageFile.ImageFile:
+    # The plugins themselves: Image.open refuses large images as decompression bombs, and tries other formats too.
+    plugin = PngImageFile if kind == "png" else JpegImageFile
+    try:
+        return plugin(str(path))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise undecodable(path, error) from error

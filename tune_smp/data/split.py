@@ -1,0 +1,226 @@
+"""Which part of which image is for training and which for validation; seeded, saved and read back.
+
+The unit of a split is a group: what must not be on both sides. That is the value of ``--groupBy`` where it is given,
+else all pairs that share an image or a label file, such as the planes of one stack. A single group is split in space.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import tempfile
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from tune_smp.data.collection import Collection
+from tune_smp.data.formats import shown
+from tune_smp.data.pairing import Pair
+from tune_smp.errors import DataError, Problem, ResourceError, SettingsError, nearest
+
+Subset = Literal["train", "validation"]
+
+COLUMNS = ("image", "label", "subset", "group", "y0", "y1", "x0", "x1", "plane")
+
+
+@dataclass(frozen=True)
+class Region:
+    """Rows y0…y1 and columns x0…x1 (exclusive) of one pair; ``pair`` is the index into Collection.pairs and store."""
+
+    pair: int
+    y0: int
+    y1: int
+    x0: int
+    x1: int
+    subset: Subset
+
+
+def split_groups(collection: Collection, group_by: str | None = None) -> tuple[Hashable, ...]:
+    """For each pair the group that must stay together.
+
+    Raises:
+        SettingsError: ``group_by`` is not a variable of the patterns.
+        DataError: all pairs are of one group.
+    """
+    if group_by is None:
+        return _linked(collection.pairs)
+    known = sorted({name for pair in collection.pairs for name in pair.variables})
+    if group_by not in known:
+        problem = f"images can be grouped by a variable of --imagesPattern, which {group_by!r} is not"
+        fix = f"{nearest(group_by, known)}variables: {', '.join(known) or 'none'}"
+        raise SettingsError(Problem(problem, f"--groupBy {group_by}", fix))
+    groups = tuple(pair.variables[group_by] for pair in collection.pairs)
+    if len(set(groups)) == 1:
+        problem = (
+            f"training and validation need at least two groups, all {len(groups)} images have {group_by}={groups[0]}"
+        )
+        raise DataError(Problem(problem, f"--groupBy {group_by}", "group by another variable, or leave out --groupBy"))
+    return groups
+
+
+def split_regions(
+    sizes: Sequence[tuple[int, int]],
+    groups: Sequence[Hashable] | None = None,
+    *,
+    names: Sequence[str],
+    train_fraction: float,
+    seed: int,
+) -> tuple[Region, ...]:
+    """A region of training or validation for every pair, or one of each where there is a single group.
+
+    The groups in training have as nearly ``train_fraction`` of the pairs as groups can, with at least one on each side.
+    Which ones they are depends on the seed and the names alone, not on the order of the pairs. A single group is cut in
+    space along the longer axis of each image (planes of one stack at the same place).
+
+    Args:
+        sizes: (H, W) of every pair.
+        groups: what must stay together, per pair; None: every pair may go its own way.
+        names: a name for every pair, no two alike.
+        train_fraction: in (0, 1).
+        seed: decides which groups go where.
+
+    Raises:
+        DataError: a single group whose images are one pixel long cannot be split.
+    """
+    members: dict[Hashable, list[int]] = defaultdict(list)
+    for index in sorted(range(len(sizes)), key=lambda index: names[index]):
+        members[index if groups is None else groups[index]].append(index)
+    if len(members) == 1:
+        regions = [part for index, size in enumerate(sizes) for part in _split_in_space(index, size, train_fraction)]
+        return tuple(regions)
+    training = _drawn(list(members.values()), train_fraction, seed)
+    return tuple(
+        Region(index, 0, height, 0, width, "train" if index in training else "validation")
+        for index, (height, width) in enumerate(sizes)
+    )
+
+
+def write_split(
+    path: Path, regions: Sequence[Region], collection: Collection, groups: Sequence[Hashable] | None = None
+) -> None:
+    """Write regions as CSV, whole or not at all. Several files of one pair stand in one field as a JSON list of names.
+
+    Raises:
+        ResourceError: the file cannot be written.
+    """
+    rows = (_row(region, collection.pairs[region.pair], groups) for region in regions)
+    text = io.StringIO(newline="")
+    writer = csv.writer(
+        text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC
+    )  # else a name with a carriage return breaks
+    writer.writerow(COLUMNS)
+    writer.writerows(rows)
+    try:
+        _write_whole(path, text.getvalue().encode("utf-8", "surrogateescape"))
+    except OSError as error:
+        raise ResourceError(Problem(f"the file cannot be written ({error.strerror})", shown(path))) from error
+
+
+def read_split(path: Path, collection: Collection) -> tuple[Region, ...]:
+    """The regions of a file that ``write_split`` wrote for the same collection, wherever its folders are now.
+
+    Raises:
+        DataError: the file cannot be read, or does not fit the collection.
+    """
+    by_files = {_files(pair): index for index, pair in enumerate(collection.pairs)}
+    try:
+        text = path.read_bytes().decode("utf-8", "surrogateescape")
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+        regions = tuple(_region(row, by_files) for row in rows)
+    except OSError as error:
+        raise DataError(Problem(f"the split cannot be read ({error.strerror})", shown(path))) from error
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        problem = "the split does not fit these images and labels"
+        raise DataError(Problem(problem, f"{shown(path)}: {error}", "split anew: remove the file")) from error
+    if missing := len(by_files.keys() - {_files(collection.pairs[region.pair]) for region in regions}):
+        raise DataError(Problem(f"the split lacks {missing} of {len(by_files)} images", shown(path), "remove the file"))
+    return regions
+
+
+def _linked(pairs: Sequence[Pair]) -> tuple[Hashable, ...]:
+    """Pairs that share a file, directly or through other pairs, get the same group: the name of the first of them."""
+    parent = list(range(len(pairs)))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
+
+    first_with: dict[Path, int] = {}
+    for index, pair in enumerate(pairs):
+        for path in (*pair.images, *pair.labels):
+            parent[root(index)] = root(first_with.setdefault(path, index))
+    return tuple(pairs[root(index)].name for index in range(len(pairs)))
+
+
+def _drawn(groups: Sequence[Sequence[int]], train_fraction: float, seed: int) -> set[int]:
+    """The pairs of the groups drawn for training: of all subsets, one whose size is nearest to ``train_fraction``."""
+    order = np.random.default_rng(seed).permutation(len(groups)).tolist()
+    reachable = [1]  # bit s of reachable[n]: some of the first n groups have s pairs together
+    for number in order:
+        reachable.append(reachable[-1] | reachable[-1] << len(groups[number]))
+    total = sum(map(len, groups))
+    sums = [size for size in range(1, total) if reachable[-1] >> size & 1]
+    left = min(sums, key=lambda size: abs(size - train_fraction * total))
+    training: set[int] = set()
+    for number, before in zip(reversed(order), reversed(reachable[:-1]), strict=True):
+        if not before >> left & 1:  # this sum is not reached without this group
+            training.update(groups[number])
+            left -= len(groups[number])
+    return training
+
+
+def _split_in_space(index: int, size: tuple[int, int], train_fraction: float) -> tuple[Region, Region]:
+    height, width = size
+    longer = max(size)
+    if longer < 2:
+        raise DataError(Problem("a single image of one pixel cannot be split into training and validation"))
+    cut = min(max(round(longer * train_fraction), 1), longer - 1)
+    if height >= width:
+        return Region(index, 0, cut, 0, width, "train"), Region(index, cut, height, 0, width, "validation")
+    return Region(index, 0, height, 0, cut, "train"), Region(index, 0, height, cut, width, "validation")
+
+
+def _row(region: Region, pair: Pair, groups: Sequence[Hashable] | None) -> tuple[object, ...]:
+    image, label, plane = _files(pair)
+    group = "" if groups is None else groups[region.pair]
+    return image, label, region.subset, group, region.y0, region.y1, region.x0, region.x1, plane
+
+
+def _files(pair: Pair) -> tuple[str, str, int]:
+    """What tells a pair from all others: the names of its files, without their folders, and the plane."""
+    return _joined(pair.images), _joined(pair.labels), pair.plane
+
+
+def _joined(paths: Iterable[Path]) -> str:
+    names = [path.name for path in paths]
+    return names[0] if len(names) == 1 and not names[0].startswith("[") else json.dumps(names, ensure_ascii=False)
+
+
+def _region(row: Mapping[str, str], by_files: Mapping[tuple[str, str, int], int]) -> Region:
+    files = row["image"], row["label"], int(row["plane"])
+    if files not in by_files:
+        raise ValueError(f"{row['image']!r} with {row['label']!r} is not in the collection")
+    if row["subset"] not in ("train", "validation"):
+        raise ValueError(f"{row['subset']!r} is neither train nor validation")
+    subset: Subset = "train" if row["subset"] == "train" else "validation"
+    return Region(by_files[files], int(row["y0"]), int(row["y1"]), int(row["x0"]), int(row["x1"]), subset)
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    descriptor, temporary = tempfile.mkstemp(prefix=".tune-smp-", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        Path(temporary).chmod(0o644)  # mkstemp gives 0600
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

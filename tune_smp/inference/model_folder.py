@@ -1,0 +1,55 @@
+"""An exported model on disk: found, checked, and loaded when it is needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from tune_smp.data.preprocessing import FILE_NAME, Preprocessing, read_preprocessing
+from tune_smp.errors import DataError, Problem, listing
+from tune_smp.training.pretrained import CONFIG, WEIGHTS, load_exported, read_config
+
+FILES = (CONFIG, WEIGHTS, FILE_NAME)
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """A complete ``model/`` folder and the record in its ``preprocessing.json``."""
+
+    path: Path
+    preprocessing: Preprocessing
+
+    def load(self) -> nn.Module:
+        """The network with its weights, on the CPU. Raises DataError where configuration and weights don't fit."""
+        return load_exported(self.path)
+
+
+def open_model(path: Path) -> ExportedModel:
+    """The exported model in an output folder or in its ``model/``; reads no weights.
+
+    Raises DataError where there is none, where a file of it is missing, or where a newer version wrote it.
+    """
+    folder = path / "model" if (path / "model").is_dir() else path
+    if not folder.is_dir():
+        raise DataError(Problem("there is no such model folder", f"--model {path}", "pass the folder that a run wrote"))
+    missing = [name for name in FILES if not (folder / name).is_file()]
+    if missing:
+        incomplete = f"the model folder lacks {listing(missing)}"
+        fix = "pass the output folder of a finished run, or its model/; copy all of it"
+        raise DataError(Problem(incomplete, f"--model {folder}", fix))
+    preprocessing = read_preprocessing(folder)
+    _require_same_network(folder, preprocessing)
+    return ExportedModel(folder, preprocessing)
+
+
+def _require_same_network(folder: Path, preprocessing: Preprocessing) -> None:
+    """config.json must describe the network that preprocessing.json belongs to: files of two models may be mixed up."""
+    config = read_config(folder)
+    built = (config.get("in_channels"), config.get("classes"))
+    described = (preprocessing.channels, preprocessing.class_map.classes)
+    if built != described:
+        said = "{} has {} channels and {} classes, {} has {} and {}".format(CONFIG, *built, FILE_NAME, *described)
+        fix = "these are files of two models: copy the whole model/ folder again"
+        raise DataError(Problem(said, f"--model {folder}", fix))

@@ -1,0 +1,92 @@
+"""What prediction writes: a name for every output, label values or probabilities, file by file, whole or not at all."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tune_smp.data.collection import ImageGroup
+from tune_smp.data.formats import image_stem
+from tune_smp.data.image_reader import ImageInfo
+from tune_smp.data.images import LabelWriter
+from tune_smp.data.labels import ClassMap
+from tune_smp.errors import DataError, Problem, listing
+from tune_smp.inference.blending import Rows
+
+Output = Literal["labels", "probabilities"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image to predict and the file to write."""
+
+    name: str
+    paths: tuple[Path, ...]
+    output: Path
+
+
+def plan_outputs(images: Sequence[ImageGroup], folder: Path, *, suffix: str, overwrite: bool) -> tuple[Job, ...]:
+    """A job per image, named after its first file: ``r01_c0.tif`` → ``folder/r01_c0.ome.tif`` for the suffix "ome.tif".
+
+    Raises DataError where two images would have one output, where an output is an input, or where it exists already and
+    ``overwrite`` is not asked for.
+    """
+    jobs = tuple(
+        Job(image.name, image.paths, folder / f"{image_stem(image.paths[0].name)}.{suffix}") for image in images
+    )
+    problems = [*_shared_outputs(jobs), *_outputs_that_are_inputs(jobs)]
+    existing = [] if overwrite else [job.output.name for job in jobs if job.output.exists()]
+    if existing and not problems:
+        said = f"{len(existing)} of {len(jobs)} outputs exist already"
+        fix = "choose another --outputDir, or pass --overwrite to replace them"
+        problems.append(Problem(said, f"{folder}: {listing(existing)}", fix))
+    if problems:
+        raise DataError(problems)
+    return jobs
+
+
+def to_labels(probabilities: NDArray[np.float32], class_map: ClassMap) -> NDArray[Any]:
+    """Probabilities (K, h, W) → label values (C, h, W): the likeliest class, or all that are likelier than not."""
+    if class_map.mode == "multiclass":
+        prediction = probabilities.argmax(axis=0, keepdims=True).astype(np.uint8)
+    else:
+        prediction = (probabilities > 0.5).astype(np.uint8)
+    return class_map.decode(prediction)
+
+
+def write_rows(rows: Iterable[Rows], path: Path, *, info: ImageInfo, class_map: ClassMap, output: Output) -> None:
+    """Write all rows of one image, of every plane, as labels or as probabilities with a channel per class."""
+    labels = output == "labels"
+    dtype = class_map.decode(np.zeros((class_map.classes, 1, 1), np.uint8)).dtype if labels else np.dtype(np.float32)
+    channels = 1 if labels and class_map.mode == "multiclass" else class_map.classes
+    with LabelWriter(path, shape=(info.planes, channels, info.height, info.width), dtype=dtype) as writer:
+        for strip in rows:
+            pixels = to_labels(strip.probabilities, class_map) if labels else strip.probabilities
+            writer.write(pixels, plane=strip.plane, y=strip.y)
+
+
+def _shared_outputs(jobs: Iterable[Job]) -> list[Problem]:
+    sharing: dict[Path, list[str]] = defaultdict(list)
+    for job in jobs:
+        sharing[job.output].append(job.paths[0].name)
+    fix = "use a narrower --imagesPattern, and another --outputDir for the rest"
+    return [
+        Problem(f"{len(names)} images would be written to {output.name}", listing(names), fix)
+        for output, names in sharing.items()
+        if len(names) > 1
+    ]
+
+
+def _outputs_that_are_inputs(jobs: Iterable[Job]) -> list[Problem]:
+    inputs = {path.resolve() for job in jobs for path in job.paths}
+    clashing = [job.output.name for job in jobs if job.output.resolve() in inputs]
+    if not clashing:
+        return []
+    fix = "choose another --outputDir: images are never overwritten"
+    return [Problem("the predictions would replace the images themselves", listing(clashing), fix)]

@@ -1,0 +1,130 @@
+"""model/: the best epoch of a run as a folder that loads anywhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tune_smp import __version__
+from tune_smp.data.normalization import Normalizer
+from tune_smp.data.preprocessing import FILE_NAME as PREPROCESSING
+from tune_smp.data.preprocessing import Preprocessing
+from tune_smp.data.split import Region
+from tune_smp.data.store import ImageStore
+from tune_smp.errors import Problem, SettingsError
+from tune_smp.results.folder import RunFolder, whole_folder, write_json, write_text
+from tune_smp.results.model_card import CardFacts, model_card
+from tune_smp.settings.run import RunSettings
+from tune_smp.training.builders import build_model
+
+ONNX_NAME = "model.onnx"
+# Rounding of a few hundred float32 layers in another order of operations.
+ONNX_TOLERANCE = 1e-3
+
+
+def export_best(
+    folder: RunFolder,
+    state: Mapping[str, Any],
+    settings: RunSettings,
+    store: ImageStore,
+    regions: Sequence[Region],
+) -> None:
+    """Write ``model/`` from a run's state: weights of its best epoch, preprocessing, model card, and ONNX if asked for.
+
+    Raises ResourceError when the disk is full; the model that was there before is then still there.
+    """
+    model = _best_model(state, settings, store)
+    preprocessing = _preprocessing(state, settings, store)
+    with whole_folder(folder.model) as target:
+        model.save_pretrained(target)
+        _forget_encoder_weights(target / "config.json")
+        write_json(target / PREPROCESSING, preprocessing.to_json())
+        write_text(target / "README.md", model_card(preprocessing, _facts(state, settings, model, regions)))
+        if settings.export_onnx:
+            export_onnx(model, preprocessing, target / ONNX_NAME)
+
+
+def _best_model(state: Mapping[str, Any], settings: RunSettings, store: ImageStore) -> Any:
+    model = build_model(settings, channels=store.channels, classes=store.class_map.classes, load_weights=False)
+    model.load_state_dict(state["best_model"] or state["model"])
+    return model.eval()
+
+
+def _preprocessing(state: Mapping[str, Any], settings: RunSettings, store: ImageStore) -> Preprocessing:
+    return Preprocessing(
+        class_map=store.class_map,
+        normalization=Normalizer(store, settings.normalization, settings.normalization_scope).normalization,
+        channels=store.channels,
+        tile_size=settings.resolved_tile_size,
+        divisor=settings.architecture.divisor,
+        fixed_tile_size=settings.encoder.tile_size,
+        architecture=settings.architecture.name,
+        encoder=settings.encoder.name,
+        encoder_weights=settings.encoder_weights,
+        tune_smp_version=__version__,
+        channel_variable=store.collection.channel_variable,
+        channel_values=store.collection.channel_values,
+        metric={"name": settings.metric_name, "value": state["best_metric"], "epoch": state["best_epoch"]},
+    )
+
+
+def _facts(state: Mapping[str, Any], settings: RunSettings, model: nn.Module, regions: Sequence[Region]) -> CardFacts:
+    images = {
+        subset: {region.pair for region in regions if region.subset == subset} for subset in ("train", "validation")
+    }
+    return CardFacts(
+        loss=settings.loss_name,
+        optimizer=settings.optimizer_name,
+        best_epoch=state["best_epoch"],
+        best_metric=state["best_metric"],
+        metric=settings.metric_name,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        training_images=len(images["train"]),
+        validation_images=len(images["validation"]),
+    )
+
+
+def _forget_encoder_weights(config: Path) -> None:
+    """smp's loader runs the constructor with this file: with weights named in it, it would fetch them again."""
+    content = json.loads(config.read_text(encoding="utf-8"))
+    write_json(config, {**content, "encoder_weights": None})
+
+
+def export_onnx(model: nn.Module, preprocessing: Preprocessing, path: Path) -> None:
+    """Write the model as ONNX, batch, height and width free, and prove that it gives the model's own logits.
+
+    Raises SettingsError where the ``onnx`` extra is not installed.
+    """
+    try:
+        import onnxruntime  # noqa: PLC0415  an optional extra
+        import onnxscript  # noqa: F401, PLC0415  torch's exporter needs it
+    except ImportError as error:
+        raise SettingsError(
+            Problem(f"ONNX needs the package {error.name}", "--exportOnnx", "pip install 'tune-smp[onnx]'")
+        ) from error
+    size = preprocessing.tile_size
+    images = torch.randn(2, preprocessing.channels, size, size, generator=torch.Generator().manual_seed(0))
+    free = {0: torch.export.Dim.DYNAMIC}
+    if preprocessing.fixed_tile_size is None:
+        free |= {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    torch.onnx.export(
+        model,
+        (images,),
+        path,
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_shapes=(free,),
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    with torch.inference_mode():
+        expected = model(images)
+    (logits,) = session.run(None, {"images": images.numpy()})
+    torch.testing.assert_close(torch.from_numpy(logits), expected, rtol=ONNX_TOLERANCE, atol=ONNX_TOLERANCE)

@@ -1,0 +1,1 @@
+"""Many runs: the only importer of ray and optuna."""

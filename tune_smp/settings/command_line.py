@@ -1,0 +1,110 @@
+"""From the words of a command line to settings, and from settings to the text of ``--help``."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from tune_smp.errors import Problem, SettingsError
+from tune_smp.settings.base import Settings
+from tune_smp.settings.fields import Flag, flags_of
+
+AnySettings = TypeVar("AnySettings", bound=Settings)
+
+
+def help_text(settings: type[Settings], summary: str) -> str:
+    """Every flag of a command, by group, with its range, unit and default."""
+    return _parser(settings, summary).format_help()
+
+
+def settings_from(settings: type[AnySettings], arguments: Sequence[str]) -> AnySettings:
+    """The settings that the words after the command say.
+
+    Raises:
+        SettingsError: with every wrong value, unknown flag and stray word at once; a flag without its value stands
+        alone.
+    """
+    given, stray = _read(_parser(settings), arguments, [flag.option for flag in flags_of(settings)])
+    try:
+        chosen = settings.from_flags(given)
+    except SettingsError as error:
+        raise SettingsError([*stray, *error.problems]) from None
+    if stray:
+        raise SettingsError(stray)
+    return chosen
+
+
+def _parser(settings: type[Settings], summary: str = "") -> argparse.ArgumentParser:
+    command, flags = settings.command, flags_of(settings)
+    required = [f"{flag.option} {_metavar(flag)}" for flag in flags if flag.required]
+    usage = " ".join([f"tune-smp {command}", *required, "[flags]"])
+    parser = argparse.ArgumentParser(
+        prog=f"tune-smp {command}",
+        usage=textwrap.fill(usage, 78, subsequent_indent=" " * 4),
+        description=summary,
+        allow_abbrev=False,
+        add_help=False,
+        exit_on_error=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    for group in dict.fromkeys(flag.about.group for flag in flags):
+        section = parser.add_argument_group(group)
+        for flag in (flag for flag in flags if flag.about.group == group):
+            optional_value: dict[str, Any] = {"nargs": "?", "const": "true"} if flag.kind == "boolean" else {}
+            section.add_argument(
+                flag.option, dest=flag.name, metavar=_metavar(flag), help=_help(flag), **optional_value
+            )
+    return parser
+
+
+def _metavar(flag: Flag) -> str:
+    if flag.about.folder:
+        return "DIR"
+    if flag.choices:
+        return "NAME"
+    return {"integer": "N", "number": "X", "boolean": "true|false", "path": "PATH", "text": "TEXT"}[flag.kind]
+
+
+def _help(flag: Flag) -> str:
+    parts = [flag.about.description]
+    if flag.choices:
+        parts.append(f"One of {', '.join(flag.choices)}.")
+    limits = " ".join(part for part in (flag.range, flag.about.unit) if part)
+    notes = [limits] if limits else []
+    notes.append("required" if flag.required else f"default: {flag.default}")
+    return " ".join([*parts, f"({'; '.join(notes)})"]).replace("%", "%%")
+
+
+def _read(
+    parser: argparse.ArgumentParser, arguments: Sequence[str], options: Sequence[str]
+) -> tuple[dict[str, Any], list[Problem]]:
+    """Raw values by flag name, unknown flags among them, and a problem for every word that belongs to no flag."""
+    try:
+        known, rest = parser.parse_known_args(_joined(arguments, options))
+    except argparse.ArgumentError as error:
+        fix = f"write {error.argument_name}=VALUE; {parser.prog} --help says what it takes"
+        raise SettingsError(Problem(f"{error.argument_name} needs a value", fix=fix)) from None
+    given = vars(known)
+    problems = []
+    previous = ""
+    for word in rest:
+        if word.startswith("--"):
+            name, _, given_value = word[2:].partition("=")
+            given[name] = given_value
+        elif not previous.startswith("--") or "=" in previous:
+            problems.append(Problem(f"{word!r} belongs to no flag", fix=f"{parser.prog} --help lists the flags"))
+        previous = word
+    return given, problems
+
+
+def _joined(arguments: Sequence[str], options: Sequence[str]) -> list[str]:
+    """``--flag value`` as ``--flag=value``, so that a value may begin with one dash."""
+    words: list[str] = []
+    for word in arguments:
+        if words and words[-1] in options and not word.startswith("--"):
+            words[-1] += f"={word}"
+        else:
+            words.append(word)
+    return words

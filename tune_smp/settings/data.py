@@ -1,0 +1,103 @@
+"""The settings of the data: which images and labels, and what they mean; shared by ``check`` and ``train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from annotated_types import Ge, Gt, Lt, MinLen
+
+from tune_smp.settings.base import Settings
+from tune_smp.settings.fields import About
+from tune_smp.settings.folders import AbsolutePath, resolve_folder
+
+
+class DataSettings(Settings):
+    """Which images and labels, and what they mean."""
+
+    images_dir: Annotated[
+        Path,
+        AbsolutePath,
+        About(
+            "Folder of the images; its sub-folder images/ is used where there is one.",
+            "Data",
+            wipp=True,
+            folder="read",
+            subfolder="images",
+        ),
+    ]
+    labels_dir: Annotated[
+        Path,
+        AbsolutePath,
+        About(
+            "Folder of the labels; its sub-folder labels/ is used where there is one.",
+            "Data",
+            wipp=True,
+            folder="read",
+            subfolder="labels",
+        ),
+    ]
+    images_pattern: Annotated[
+        str, MinLen(1), About("filepattern of the image names, such as img_{i:d+}.ome.tif.", "Data", wipp=True)
+    ]
+    labels_pattern: Annotated[
+        str,
+        MinLen(1),
+        About("filepattern of the label names; shared variables pair images with labels.", "Data", wipp=True),
+    ]
+    segmentation_mode: Annotated[
+        Literal["binary", "multilabel", "multiclass"],
+        About(
+            "What labels mean: above 0 is foreground; one channel or file per class; one value per class.",
+            "Data",
+            wipp=True,
+        ),
+    ]
+    train_fraction: Annotated[
+        float, Gt(0), Lt(1), About("Share of the images to train on; the others validate.", "Data", wipp=True)
+    ] = 0.7
+    ignore_value: Annotated[
+        int | None, About("Label value that is left out of loss and metrics.", "Data", absent="no value")
+    ] = None
+    group_by: Annotated[
+        str | None,
+        MinLen(1),
+        About(
+            "Variable of imagesPattern whose equal values never fall on both sides of the split.",
+            "Data",
+            absent="every image by itself",
+        ),
+    ] = None
+    allow_unpaired: Annotated[bool, About("Leave images without labels out, and labels without images.", "Data")] = (
+        False
+    )
+    skip_corrupt: Annotated[bool, About("Leave files out that cannot be read, and say which.", "Data")] = False
+    seed: Annotated[
+        int, Ge(0), Lt(2**32), About("Seed of the split, the weights, the order and the augmentation.", "Training")
+    ] = 0
+    cache_dir: Annotated[
+        Path | None,
+        AbsolutePath,
+        About(
+            "Folder for the decoded images, shared by runs on the same data.",
+            "Machine",
+            absent="the user's cache folder",
+            folder="written",
+        ),
+    ] = None
+
+    @property
+    def images_folder(self) -> Path:
+        """The folder that holds the images: ``images`` inside ``images_dir`` where there is one (looks at the disk)."""
+        return resolve_folder(self.images_dir, "images")
+
+    @property
+    def labels_folder(self) -> Path:
+        """The folder that holds the labels: ``labels`` inside ``labels_dir`` where there is one (looks at the disk)."""
+        return resolve_folder(self.labels_dir, "labels")
+
+
+class CheckSettings(DataSettings):
+    """Looking at a collection before anything is trained."""
+
+    command: ClassVar[str] = "check"

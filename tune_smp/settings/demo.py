@@ -1,0 +1,23 @@
+"""The settings of the demonstration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from pydantic import ConfigDict
+
+from tune_smp.settings.base import Settings
+from tune_smp.settings.fields import About
+from tune_smp.settings.folders import AbsolutePath
+
+
+class DemoSettings(Settings):
+    """A small search on synthetic data."""
+
+    model_config = ConfigDict(validate_default=True)  # the default folder, too, becomes absolute
+    command: ClassVar[str] = "demo"
+
+    output_dir: Annotated[
+        Path, AbsolutePath, About("Folder for data, model and report.", "Output", folder="written")
+    ] = Path("tune-smp-demo")

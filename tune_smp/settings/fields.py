@@ -1,0 +1,144 @@
+"""What is said about a setting where it is declared, and the flags that follow from it.
+
+Help texts, README tables and error messages read `flags_of`; nothing about a flag is written twice.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import types
+import typing
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import annotated_types
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+GROUPS = ("Data", "Model", "Loss and metric", "Training", "Tiles", "Machine", "Output")
+
+Kind = Literal["text", "integer", "number", "boolean", "path"]
+
+NOUNS: dict[Kind, str] = {
+    "text": "text that is not empty",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "path": "a path",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a field cannot say by its type.
+
+    ``absent`` says what None means. ``choices`` are the legal names, listed by ``tune-smp show`` ``table``. ``wipp``
+    marks the 17 flags of the WIPP plugin. ``folder``: a folder that is read, or one that is written. ``subfolder``:
+    its sub-folder of this name is used where there is one.
+    """
+
+    description: str
+    group: str
+    unit: str = ""
+    absent: str = ""
+    choices: tuple[str, ...] = ()
+    table: str = ""
+    wipp: bool = False
+    folder: Literal["", "read", "written"] = ""
+    subfolder: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """One command-line flag, as help, tables and messages show it; ``default`` and ``range`` are ready to print."""
+
+    field: str
+    name: str
+    kind: Kind
+    required: bool
+    default: str
+    range: str
+    choices: tuple[str, ...]
+    about: About
+
+    @property
+    def option(self) -> str:
+        """As written on the command line: ``--batchSize``."""
+        return f"--{self.name}"
+
+    @property
+    def expectation(self) -> str:
+        """What a value must be: ``a whole number >= 1``."""
+        return f"{NOUNS[self.kind]} {self.range}".rstrip()
+
+
+def flag_name(field: str) -> str:
+    """``batch_size`` to ``batchSize``."""
+    head, *tail = field.split("_")
+    return head + "".join(part.capitalize() for part in tail)
+
+
+def field_name(flag: str) -> str:
+    """``batchSize`` to ``batch_size``."""
+    return re.sub("[A-Z]", lambda letter: f"_{letter[0].lower()}", flag)
+
+
+@functools.cache
+def flags_of(settings: type[BaseModel]) -> tuple[Flag, ...]:
+    """The flags of a settings class, group by group; within a group the required ones first, then as declared."""
+    flags = [_flag(name, field) for name, field in settings.model_fields.items()]
+    return tuple(sorted(flags, key=lambda flag: (GROUPS.index(flag.about.group), not flag.required)))
+
+
+def _flag(name: str, field: FieldInfo) -> Flag:
+    about = next(entry for entry in field.metadata if isinstance(entry, About))
+    plain = _without_none(field.annotation)
+    return Flag(
+        field=name,
+        name=flag_name(name),
+        kind=_kind(plain),
+        required=field.is_required(),
+        default="" if field.is_required() else _default(field.default, about),
+        range=_range(field.metadata),
+        choices=about.choices or _literals(plain),
+        about=about,
+    )
+
+
+def _without_none(annotation: Any) -> Any:
+    if isinstance(annotation, types.UnionType):
+        return next(part for part in typing.get_args(annotation) if part is not types.NoneType)
+    return annotation
+
+
+def _literals(annotation: Any) -> tuple[str, ...]:
+    return typing.get_args(annotation) if typing.get_origin(annotation) is Literal else ()
+
+
+def _kind(annotation: Any) -> Kind:
+    kinds: dict[Any, Kind] = {int: "integer", float: "number", bool: "boolean", Path: "path"}
+    return kinds.get(annotation, "text")
+
+
+def _default(value: Any, about: About) -> str:
+    if value is None:
+        return about.absent
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _range(metadata: Iterable[Any]) -> str:
+    bounds = []
+    for entry in metadata:
+        match entry:
+            case annotated_types.Ge(ge=bound):
+                bounds.append(f">= {bound}")
+            case annotated_types.Gt(gt=bound):
+                bounds.append(f"> {bound}")
+            case annotated_types.Le(le=bound):
+                bounds.append(f"<= {bound}")
+            case annotated_types.Lt(lt=bound):
+                bounds.append(f"< {bound}")
+    return " and ".join(bounds)

@@ -1,0 +1,78 @@
+"""The settings of a prediction: every flag of ``predict``, with what it means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from annotated_types import Ge, MinLen
+
+from tune_smp.errors import Problem
+from tune_smp.settings.base import Draft, Rule, Settings
+from tune_smp.settings.fields import About
+from tune_smp.settings.folders import AbsolutePath, resolve_folder
+
+
+def overlap_leaves_a_step(draft: Draft) -> Iterator[Problem]:
+    """Tiles move on from one to the next."""
+    tile_size, overlap = draft.values.get("tile_size"), draft.values.get("overlap")
+    if tile_size is not None and overlap is not None and overlap >= tile_size:
+        yield Problem(
+            f"--overlap must be smaller than the tile, got {overlap} of {tile_size} px",
+            where=draft.where("overlap", "tile_size"),
+            fix=f"pass --overlap {tile_size // 4}, or leave it out for: a quarter of the tile",
+        )
+
+
+class PredictSettings(Settings):
+    """From an exported model and images to label images."""
+
+    command: ClassVar[str] = "predict"
+    rules: ClassVar[tuple[Rule, ...]] = (overlap_leaves_a_step,)
+
+    model: Annotated[Path, AbsolutePath, About("Output folder of a run, or its model/.", "Model", folder="read")]
+    images_dir: Annotated[
+        Path,
+        AbsolutePath,
+        About(
+            "Folder of the images; its sub-folder images/ is used where there is one.",
+            "Data",
+            folder="read",
+            subfolder="images",
+        ),
+    ]
+    images_pattern: Annotated[str, MinLen(1), About("filepattern of the image names.", "Data")] = ".*"
+    skip_corrupt: Annotated[bool, About("Leave files out that cannot be read, and say which.", "Data")] = False
+
+    tile_size: Annotated[
+        int | None, Ge(32), About("Height and width of a tile.", "Tiles", unit="px", absent="as in training")
+    ] = None
+    overlap: Annotated[
+        int | None,
+        Ge(0),
+        About("By how much neighbouring tiles overlap.", "Tiles", unit="px", absent="a quarter of the tile"),
+    ] = None
+    batch_size: Annotated[
+        int | None, Ge(1), About("Tiles per forward pass.", "Tiles", unit="tiles", absent="what the device takes well")
+    ] = None
+    test_time_augmentation: Annotated[
+        bool, About("Average over flipped and turned copies; up to eight times slower.", "Tiles")
+    ] = False
+
+    device: Annotated[
+        Literal["auto", "cpu", "gpu"], About("Where to predict; auto takes a GPU where there is one.", "Machine")
+    ] = "auto"
+
+    output_dir: Annotated[Path, AbsolutePath, About("Folder for the label images.", "Output", folder="written")]
+    output: Annotated[
+        Literal["labels", "probabilities"],
+        About("Label values as in training, or one channel of probabilities per class.", "Output"),
+    ] = "labels"
+    format: Annotated[Literal["ome.tif", "ome.zarr"], About("File format of what is written.", "Output")] = "ome.tif"
+    overwrite: Annotated[bool, About("Replace label images that are in outputDir.", "Output")] = False
+
+    @property
+    def images_folder(self) -> Path:
+        """The folder that holds the images: ``images`` inside ``images_dir`` where there is one (looks at the disk)."""
+        return resolve_folder(self.images_dir, "images")

@@ -1,0 +1,69 @@
+"""Checkpoints: a run's state as one file that appears whole or not at all, and is never executed when read."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tune_smp.errors import DataError, Problem, ResourceError
+
+KIND = "tune-smp checkpoint"
+FORMAT = 1
+"""Goes up when an older program could misread the file."""
+
+
+def save(state: Mapping[str, Any], path: Path) -> None:
+    """Write numbers, text, tensors and containers of these to ``path``.
+
+    Raises ResourceError where it cannot be written (disk full); what was at ``path`` before is then still there.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        torch.save({"kind": KIND, "format": FORMAT, "state": dict(state)}, temporary)
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # RuntimeError: torch's zip writer, where the disk fills on the way
+        fix = "free some space, or choose another folder"
+        raise ResourceError(Problem(f"the checkpoint cannot be written: {error}", str(path), fix)) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The state that ``save`` wrote, on the CPU.
+
+    Raises DataError, having executed nothing, for a file that is missing, cut short, no checkpoint of tune-smp, of a
+    newer format, or a pickle that holds more than numbers, text and tensors.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise _refused(path, "there is no such checkpoint", "pass the folder that a run wrote") from error
+    except pickle.UnpicklingError as error:
+        reason = "the file holds more than weights, so it was not opened further and nothing in it was executed"
+        fix = "pass a checkpoint of tune-smp, or an exported model/ (safetensors)"
+        raise _refused(path, reason, fix) from error
+    except Exception as error:  # the file can be anything, and so can what torch's reader makes of it
+        reason = f"the file is damaged or no checkpoint ({type(error).__name__})"
+        raise _refused(path, reason, "copy it again, or use an earlier checkpoint") from error
+    return _checked(content, path)
+
+
+def _checked(content: Any, path: Path) -> dict[str, Any]:
+    if not isinstance(content, dict) or content.get("kind") != KIND or not isinstance(content.get("state"), dict):
+        raise _refused(path, "the file is no checkpoint of tune-smp", "pass the folder that a run of tune-smp wrote")
+    if content.get("format") != FORMAT:
+        versions = f"format {content.get('format')!r}, this program reads format {FORMAT}"
+        raise _refused(path, f"another version of tune-smp wrote the checkpoint ({versions})", "use that version")
+    state: dict[str, Any] = content["state"]
+    return state
+
+
+def _refused(path: Path, problem: str, fix: str) -> DataError:
+    return DataError(Problem(problem, str(path), fix))

@@ -1,0 +1,93 @@
+"""Batches on the device: raw tiles sent over, normalised and augmented there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tune_smp.choices.augmentations import AUGMENTATIONS
+from tune_smp.data.augment import Augmenter
+from tune_smp.data.batches import Batch, TrainingTiles, ValidationTiles
+from tune_smp.data.normalization import Normalizer
+from tune_smp.data.split import Region
+from tune_smp.data.store import ImageStore
+from tune_smp.settings.run import RunSettings
+from tune_smp.training.seeding import seed_of
+from tune_smp.training.step import Tiles
+
+
+class TileFeed:
+    """The training and validation tiles of one run, in batches of ``batch_size``, which may be set."""
+
+    def __init__(
+        self, settings: RunSettings, store: ImageStore, regions: Sequence[Region], *, device: torch.device
+    ) -> None:
+        normalizer = Normalizer(store, settings.normalization, settings.normalization_scope)
+        self._seed = settings.seed
+        self._device = device
+        self._augment = Augmenter(AUGMENTATIONS[settings.augmentation])
+        self._training = TrainingTiles(
+            store=store,
+            regions=regions,
+            normalizer=normalizer,
+            tile_size=settings.resolved_tile_size,
+            batch_size=1,
+            seed=settings.seed,
+            steps_per_epoch=settings.steps_per_epoch,
+            foreground_fraction=settings.foreground_fraction,
+        )
+        self._validation = ValidationTiles(
+            store=store, regions=regions, normalizer=normalizer, tile_size=settings.resolved_tile_size, batch_size=1
+        )
+
+    @property
+    def batch_size(self) -> int:
+        """Tiles per batch; the last one of the validation may be short."""
+        return self._training.batch_size
+
+    @batch_size.setter
+    def batch_size(self, value: int) -> None:
+        self._training = replace(self._training, batch_size=value)
+        self._validation = replace(self._validation, batch_size=value)
+
+    @property
+    def steps(self) -> int:
+        """Training batches per epoch."""
+        return self._training.steps
+
+    @property
+    def training_tiles(self) -> int:
+        """Tiles in one pass over the training regions."""
+        return replace(self._training, batch_size=1, steps_per_epoch=None).steps
+
+    def training(self, epoch: int) -> Iterator[Tiles]:
+        """The batches of one epoch, augmented."""
+        random_numbers = torch.Generator().manual_seed(seed_of(self._seed, epoch))
+        for batch in self._training.epoch(epoch):
+            tiles = self._on_device(batch)
+            images, masks = self._augment(tiles.images, tiles.masks, random_numbers)
+            yield Tiles(images.contiguous(memory_format=torch.channels_last), masks, tiles.has_ignored)
+
+    def validation(self) -> Iterator[Tiles]:
+        """The batches of the validation set, as they are."""
+        for batch in self._validation:
+            yield self._on_device(batch)
+
+    def _on_device(self, batch: Batch) -> Tiles:
+        """Normalised on the device: of 8-bit images a quarter of the bytes travels."""
+        scale = self._sent(batch.scale)[:, :, None, None]
+        offset = self._sent(batch.offset)[:, :, None, None]
+        images = (self._sent(batch.images) * scale).add_(offset)
+        return Tiles(images.contiguous(memory_format=torch.channels_last), self._sent(batch.masks), batch.has_ignored)
+
+    def _sent(self, array: NDArray[Any]) -> Tensor:
+        tensor = torch.from_numpy(array)
+        if self._device.type == "cpu":
+            return tensor
+        # From pinned memory the copy runs beside the computation.
+        return tensor.pin_memory().to(self._device, non_blocking=True)

@@ -1,0 +1,296 @@
+"""One run: a model trained epoch by epoch. Knows no Ray, writes no file."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tune_smp.data.labels import IGNORE
+from tune_smp.data.split import Region
+from tune_smp.data.store import ImageStore
+from tune_smp.errors import DataError, Problem
+from tune_smp.settings.run import RunSettings
+from tune_smp.training.batch_size import measure_batch_size, useful_batch_size
+from tune_smp.training.builders import ModelShape, build_model
+from tune_smp.training.early_stopping import EarlyStopping
+from tune_smp.training.epoch_report import EpochReport
+from tune_smp.training.feed import TileFeed
+from tune_smp.training.losses import build_loss
+from tune_smp.training.memory import keep_freed_memory
+from tune_smp.training.metrics import COUNTS_PER_CLASS, Metrics, count_pixels, metrics_from_counts
+from tune_smp.training.optimizers import build_optimizer, learning_rate, load_optimizer_state, set_learning_rate
+from tune_smp.training.precision import choose_device, choose_precision, use_fast_kernels
+from tune_smp.training.pretrained import adopt_weights, load_earlier_run
+from tune_smp.training.seeding import seeded
+from tune_smp.training.step import Tiles, TrainingStep
+
+NOT_MEASURED = Metrics(math.nan, math.nan, math.nan, math.nan, math.nan, class_iou=())
+
+
+class TrainingRun:
+    """Model, optimizer and data of one run, and where it stands.
+
+    Everything random depends on the seed and the number of the epoch alone: a run that is stopped, stored, loaded and
+    continued has, on a CPU, the very history of one that was never stopped.
+    """
+
+    def __init__(
+        self,
+        settings: RunSettings,
+        store: ImageStore,
+        regions: Sequence[Region],
+        *,
+        device: torch.device | None = None,
+        state: Mapping[str, Any] | None = None,
+    ) -> None:
+        """``state``, an earlier ``state_dict`` of this run: go on from there, without fetching encoder weights, reading
+        the model that ``--pretrainedModel`` names, or measuring a batch size.
+
+        Raises SettingsError, DataError or ResourceError where this cannot be trained here.
+        """
+        self.settings = settings
+        self.device = device or choose_device(settings.device)
+        use_fast_kernels(self.device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
+        self.shape = ModelShape.of(settings, channels=store.channels, classes=store.class_map.classes)
+        self._feed = TileFeed(settings, store, regions, device=self.device)
+        self._precision = choose_precision(
+            settings.precision, self.device, needs_closure=settings.optimizer.needs_closure
+        )
+        starts_from_weights = state is None and settings.pretrained_model is None
+        self.model = self._new_model(load_weights=starts_from_weights)
+        self._step = self._new_step(self.model)
+
+        self.epoch = 0
+        self.epochs_before = 0  # of the earlier run that this one goes on from
+        self.best_epoch = 0
+        self.best_metric = math.nan
+        self.stop: str | None = None
+        self.history: list[dict[str, Any]] = []
+        self._stopping = EarlyStopping(settings.patience, settings.min_delta)
+        self._best_weights: dict[str, Tensor] | None = None
+        self._notes: tuple[str, ...] = ()
+
+        if state is not None:
+            self.load_state_dict(state)
+        else:
+            self._start()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should be told, so far."""
+        return self._notes + self._step.notes
+
+    @property
+    def batch_size(self) -> int:
+        """Tiles per step."""
+        return self._feed.batch_size
+
+    @property
+    def best_model_state(self) -> Mapping[str, Tensor] | None:
+        """The weights of the best epoch, on the CPU; None before there is one."""
+        if self.best_epoch == 0:
+            return None
+        return _copied(self.model) if self.best_epoch == self.epoch else self._best_weights
+
+    def run_epoch(self) -> EpochReport:
+        """Train on the training tiles, validate on the whole validation set, and judge.
+
+        Raises ResourceError where memory does not suffice.
+        """
+        if self.stop is not None:
+            raise RuntimeError(f"the run has ended: {self.stop}")
+        started = time.perf_counter()
+        self._keep_best_weights()
+        self.epoch += 1
+
+        with seeded(self.settings.seed, self.epoch, self.device):
+            train_loss = self._train_epoch()
+        val_loss, metrics = self._validate_epoch() if math.isfinite(train_loss) else (math.nan, NOT_MEASURED)
+        self._judge(train_loss, val_loss, metrics)
+
+        report = self._report(train_loss, val_loss, metrics, seconds=time.perf_counter() - started)
+        self.history.append(asdict(report))
+        return report
+
+    def _train_epoch(self) -> float:
+        """Mean loss over the steps."""
+        self.model.train()
+        # Added up on the device and read once: every reading makes the host wait.
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        for number, tiles in enumerate(self._feed.training(self.epoch)):
+            set_learning_rate(self._step.optimizer, self._learning_rate(number))
+            total += self._step(tiles)
+        return total.item() / self._feed.steps
+
+    @torch.inference_mode()
+    def _validate_epoch(self) -> tuple[float, Metrics]:
+        """Mean loss over the pixels (see ``losses`` about batches), and the metrics of all pixels together."""
+        self.model.eval()
+        mode = self.settings.segmentation_mode
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        pixels = torch.zeros((), dtype=torch.int64, device=self.device)
+        counts = torch.zeros(self.shape.classes, COUNTS_PER_CLASS, dtype=torch.int64, device=self.device)
+        for tiles in self._feed.validation():
+            logits = self._step.forward(tiles.images).float()
+            batch_pixels = _valid_pixels(tiles)
+            total += self._step.loss(logits, tiles.masks, has_ignored=tiles.has_ignored) * batch_pixels
+            pixels += batch_pixels
+            counts += count_pixels(logits, tiles.masks, mode)
+        return (total / pixels.clamp_min(1)).item(), metrics_from_counts(counts.tolist(), mode)
+
+    def _judge(self, train_loss: float, val_loss: float, metrics: Metrics) -> None:
+        """Whether this epoch is the best so far, and whether it was the last."""
+        if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
+            self.stop = "diverged"
+            return
+        metric = getattr(metrics, self.settings.metric.key)
+        if self.best_epoch == 0 or metric > self.best_metric:
+            self.best_epoch, self.best_metric = self.epoch, metric
+        self._stopping.update(val_loss)
+        self.stop = self._reason_to_stop()
+
+    def _reason_to_stop(self) -> str | None:
+        if self.epoch - self.epochs_before >= self.settings.max_epochs:
+            return "completed"
+        return "early_stopped" if self._stopping.is_over else None
+
+    def _report(self, train_loss: float, val_loss: float, metrics: Metrics, *, seconds: float) -> EpochReport:
+        return EpochReport(
+            epoch=self.epoch,
+            train_loss=train_loss,
+            val_loss=val_loss,
+            val_iou=metrics.iou,
+            val_fscore=metrics.fscore,
+            val_accuracy=metrics.accuracy,
+            val_recall=metrics.recall,
+            val_precision=metrics.precision,
+            learning_rate=self._learning_rate(self._feed.steps - 1),
+            seconds=seconds,
+            metric=getattr(metrics, self.settings.metric.key),
+            best_metric=self.best_metric,
+            best_epoch=self.best_epoch,
+            stop=self.stop,
+            class_iou=metrics.class_iou,
+            batch_size=self.batch_size,
+        )
+
+    def _learning_rate(self, step: int) -> float:
+        """Of step ``step``, from 0, of the current epoch."""
+        epochs_done = self.epoch - self.epochs_before - 1 + step / self._feed.steps
+        return learning_rate(self.settings, epochs_done / self.settings.max_epochs)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the run stands: numbers, text, tensors, and containers of these.
+
+        The tensors are the live ones: store them, or copy them, before the next epoch. ``best_model`` is None where the
+        current epoch is the best one.
+        """
+        return {
+            "shape": self.shape.to_json(),
+            "batch_size": self.batch_size,
+            "epoch": self.epoch,
+            "epochs_before": self.epochs_before,
+            "best_epoch": self.best_epoch,
+            "best_metric": self.best_metric,
+            "stop": self.stop,
+            "history": list(self.history),
+            "notes": self.notes,
+            "early_stopping": self._stopping.state_dict(),
+            "model": self.model.state_dict(),
+            "best_model": None if self.best_epoch == self.epoch else self._best_weights,
+            **self._step.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from where a run of the same settings stood. Raises DataError where the state is of another model."""
+        shape = ModelShape.from_json(state["shape"])
+        if shape != self.shape:
+            fix = "resume with the settings that the run was started with"
+            raise DataError(Problem(f"the stored state is of {shape}, this run trains {self.shape}", fix=fix))
+        self._feed.batch_size = state["batch_size"]
+        self.epoch, self.epochs_before = state["epoch"], state["epochs_before"]
+        self.best_epoch, self.best_metric = state["best_epoch"], state["best_metric"]
+        self.history = list(state["history"])
+        self._notes = tuple(state["notes"])
+        self._stopping.load_state_dict(state["early_stopping"])
+        self.model.load_state_dict(dict(state["model"]))
+        self._best_weights = state["best_model"]
+        self._step.load_state_dict(state)
+        # Asked again, for a run that is resumed with more epochs or patience.
+        self.stop = state["stop"] if state["stop"] == "diverged" else self._reason_to_stop()
+
+    def _start(self) -> None:
+        if self.settings.pretrained_model is not None:
+            self._go_on_from_earlier_run()
+        self._feed.batch_size = self.settings.batch_size or self._measured_batch_size()
+
+    def _go_on_from_earlier_run(self) -> None:
+        """Take over weights and, from a checkpoint, what the optimizer has learnt and the count of epochs."""
+        assert self.settings.pretrained_model is not None  # noqa: S101 - the caller's condition
+        earlier = load_earlier_run(self.settings.pretrained_model)
+        replace_head = self.settings.replace_head
+        self._notes += adopt_weights(self.model, self.shape, earlier, replace_head=replace_head)
+        if earlier.state is None:
+            return
+        self.epoch = self.epochs_before = earlier.state["epoch"]
+        if replace_head or earlier.state["optimizer_name"] != self.settings.optimizer_name:
+            self._notes += (f"{self.settings.optimizer_name} starts anew: the earlier run's state does not fit it",)
+        else:
+            load_optimizer_state(self._step.optimizer, earlier.state["optimizer"])
+
+    def _new_model(self, *, load_weights: bool) -> nn.Module:
+        with seeded(self.settings.seed, 0, self.device):
+            channels, classes = self.shape.channels, self.shape.classes
+            model = build_model(self.settings, channels=channels, classes=classes, load_weights=load_weights)
+        return model.to(self.device)
+
+    def _new_step(self, model: nn.Module) -> TrainingStep:
+        return TrainingStep(
+            model,
+            build_loss(self.settings),
+            build_optimizer(self.settings, model.parameters()),
+            row=self.settings.optimizer,
+            precision=self._precision,
+            gradient_clip=self.settings.gradient_clip,
+        )
+
+    def _measured_batch_size(self) -> int:
+        size, device = self.settings.resolved_tile_size, self.device
+        most = useful_batch_size(
+            tiles=self._feed.training_tiles,
+            steps_per_epoch=self.settings.steps_per_epoch,
+            device_type=device.type,
+        )
+        channels = self.shape.classes if self.settings.segmentation_mode == "multilabel" else 1
+        with seeded(self.settings.seed, 0, device):
+            tile = Tiles(
+                torch.rand(1, self.shape.channels, size, size, device=device),
+                torch.randint(0, 2, (1, channels, size, size), dtype=torch.uint8, device=device),
+                has_ignored=True,
+            )
+        return measure_batch_size(self._new_step, self.model, tile=tile, most=most)
+
+    def _keep_best_weights(self) -> None:
+        """The next epoch changes the weights: copy them if they are the best so far."""
+        if 0 < self.best_epoch == self.epoch:
+            self._best_weights = _copied(self.model)
+
+
+def _copied(model: nn.Module) -> dict[str, Tensor]:
+    layout = torch.contiguous_format
+    return {
+        name: tensor.detach().to("cpu", copy=True, memory_format=layout) for name, tensor in model.state_dict().items()
+    }
+
+
+def _valid_pixels(tiles: Tiles) -> Tensor | int:
+    """Mask pixels that are not ignored."""
+    return (tiles.masks != IGNORE).sum() if tiles.has_ignored else tiles.masks.numel()

@@ -1,0 +1,183 @@
+"""One step: forward, loss, backward and update on one batch, in pieces that fit into memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tune_smp.choices.optimizers import Optimizer
+from tune_smp.errors import Problem, ResourceError
+from tune_smp.training.batch_norm import tolerate_single_values
+from tune_smp.training.losses import SegmentationLoss
+from tune_smp.training.memory import is_out_of_memory
+from tune_smp.training.optimizers import load_optimizer_state
+from tune_smp.training.precision import Precision
+
+MOST_HALVINGS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Tiles:
+    """A batch on the device, ready for the model: images (N, C, T, T) float32, masks (N, K or 1, T, T) uint8."""
+
+    images: Tensor
+    masks: Tensor
+    has_ignored: bool
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def repeated(self, times: int) -> Tiles:
+        """A batch of ``times`` as many tiles."""
+        images, masks = self.images.repeat(times, 1, 1, 1), self.masks.repeat(times, 1, 1, 1)
+        return Tiles(images.contiguous(memory_format=torch.channels_last), masks, self.has_ignored)
+
+    def pieces(self, size: int) -> list[Tiles]:
+        """The batch in pieces of at most ``size`` tiles."""
+        parts = zip(torch.split(self.images, size), torch.split(self.masks, size), strict=True)
+        return [Tiles(images, masks, self.has_ignored) for images, masks in parts]
+
+
+class TrainingStep:
+    """Updates a model, one batch at a time.
+
+    Where memory runs out, the batch is worked off in two halves whose gradients are added up, so that the update stays
+    that of the whole batch (but for batch normalisation, and for losses that are quotients over a batch); then in
+    quarters, then in eighths. ``notes`` tell of it.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: SegmentationLoss,
+        optimizer: torch.optim.Optimizer,
+        *,
+        row: Optimizer,
+        precision: Precision,
+        gradient_clip: float,
+    ) -> None:
+        self.model = model
+        self.loss = loss
+        self.optimizer = optimizer
+        self.row = row
+        self.precision = precision
+        self.gradient_clip = gradient_clip
+        self.scaler = torch.amp.GradScaler("cuda", enabled=precision.scales_loss)
+        self.halvings = 0
+        self.notes: tuple[str, ...] = ()
+        self._tolerates_single_tiles = False
+
+    def __call__(self, tiles: Tiles) -> Tensor:
+        """Make one step; the batch's loss before the update, on the device.
+
+        Raises ResourceError where memory runs out even for the smallest pieces.
+        """
+        while True:
+            try:
+                return self.attempt(tiles)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                reason = str(error).splitlines()[0]
+                if self.halvings == MOST_HALVINGS or self._piece_size(tiles) == 1:
+                    raise _memory_exhausted(tiles, self._piece_size(tiles), reason) from error
+            # Only here is the exception gone, and with it the frames that hold on to the activations.
+            self._halve(tiles)
+
+    def attempt(self, tiles: Tiles) -> Tensor:
+        """The same, but lets the exception through where memory runs out."""
+
+        def evaluate() -> Tensor:
+            self.optimizer.zero_grad()
+            loss = self._backward(tiles)
+            self._prepare_gradients()
+            return loss
+
+        if self.row.needs_closure:
+            loss: Tensor = self.optimizer.step(evaluate)  # type: ignore[arg-type, assignment] # declared for floats
+            return loss.detach()
+        loss = evaluate()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return loss
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, K, H, W), in the number format of this run."""
+        dtype = self.precision.autocast
+        with torch.autocast(images.device.type, dtype, enabled=dtype is not None):
+            logits: Tensor = self.model(images)
+        return logits
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the optimizer has learnt, and how batches are worked off. The tensors are the live ones."""
+        return {
+            "optimizer_name": self.row.name,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "halvings": self.halvings,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from an earlier ``state_dict``."""
+        load_optimizer_state(self.optimizer, state["optimizer"])
+        if state["scaler"] and self.precision.scales_loss:
+            self.scaler.load_state_dict(state["scaler"])
+        self.halvings = state["halvings"]
+
+    def _backward(self, tiles: Tiles) -> Tensor:
+        """Gradients of the batch's loss, piece by piece."""
+        pieces = tiles.pieces(self._piece_size(tiles))
+        if len(pieces[-1]) == 1:
+            self._tolerate_single_tiles()
+        total = torch.zeros((), device=tiles.images.device)
+        for piece in pieces:
+            loss = self.loss(self.forward(piece.images), piece.masks, has_ignored=tiles.has_ignored)
+            loss = loss * (len(piece) / len(tiles))
+            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call] # of torch
+            total += loss.detach()
+        return total
+
+    def _prepare_gradients(self) -> None:
+        # A line search needs the gradient of the very function that it evaluates: LBFGS is not clipped.
+        if self.gradient_clip > 0 and not self.row.needs_closure:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.gradient_clip)
+        for parameter in self.model.parameters():
+            if parameter.grad is not None and self.row.sparse_gradients:
+                # Sparse in the first dimension only, as of an embedding: in all four, a step would take seconds.
+                parameter.grad = parameter.grad.to_sparse(1)
+            elif parameter.grad is not None and self.row.needs_closure:
+                # LBFGS strings all gradients together and takes no channels-last layout.
+                parameter.grad = parameter.grad.contiguous()
+
+    def _piece_size(self, tiles: Tiles) -> int:
+        return math.ceil(len(tiles) / (1 << self.halvings))
+
+    def _halve(self, tiles: Tiles) -> None:
+        self.optimizer.zero_grad()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self.halvings += 1
+        pieces = f"pieces of {self._piece_size(tiles)}, whose gradients are added up"
+        self.notes += (f"out of memory: a batch of {len(tiles)} tiles is now worked off in {pieces}",)
+
+    def _tolerate_single_tiles(self) -> None:
+        if not self._tolerates_single_tiles:
+            tolerate_single_values(self.model)
+            self._tolerates_single_tiles = True
+
+
+def _memory_exhausted(tiles: Tiles, pieces: int, reason: str) -> ResourceError:
+    size = tiles.images.shape[-1]
+    return ResourceError(
+        Problem(
+            f"out of memory with {pieces} tiles of {size} px at a time: {reason}",
+            f"--batchSize {len(tiles)}, --tileSize {size}",
+            "pass a smaller --tileSize or --batchSize, choose a smaller encoder, or free memory",
+        )
+    )
