@@ -197,7 +197,6 @@ def _train(settings: RunSettings, folder: RunFolder, data: PreparedData, *, star
     from tune_smp.search.trainable import TrialConfig  # noqa: PLC0415
     from tune_smp.search.tuner import run_single  # noqa: PLC0415
 
-    config = TrialConfig(settings.to_json(), store=data.store.path, split=folder.split, start_from=start_from)
     dashboard = Dashboard(settings.dashboard_host, settings.dashboard_port) if settings.dashboard else None
     history = History(folder.history)
     told: set[str] = set()
@@ -212,9 +211,15 @@ def _train(settings: RunSettings, folder: RunFolder, data: PreparedData, *, star
                 history.add(result)
                 progress.show(result)
 
-            return run_single(
-                config, resources=resources, storage=folder.path, name=folder.trials.name, on_epoch=on_epoch
+            config = TrialConfig(
+                settings.to_json(),
+                store=data.store.path,
+                split=folder.split,
+                start_from=start_from,
+                cpus=resources.cpus,
+                gpus=min(1.0, resources.gpus),
             )
+            return run_single(config, storage=folder.path, name=folder.trials.name, on_epoch=on_epoch)
 
 
 def _export(settings: RunSettings, folder: RunFolder, data: PreparedData, state: Mapping[str, Any]) -> None:

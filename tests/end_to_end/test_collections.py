@@ -1,6 +1,6 @@
 """Real collections, trained and predicted with nothing but their flags; minutes each (``make test-slow``).
 
-Every fourth image is kept back from training and only seen by ``predict``. What is asked for is the IoU of the kept-back
+Every fourth image is kept back from training and only seen by ``predict``. Asked for is the IoU of the kept-back
 images together: counts are added up before they are divided.
 """
 
@@ -17,7 +17,7 @@ import pytest
 import tifffile
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
-Array = npt.NDArray[np.generic]
+Array = npt.NDArray[np.uint8]
 
 SMALL_NET = ("--encoderBaseVariantWeights", "MobileNet,timm-mobilenetv3_small_100,random")
 
@@ -86,7 +86,7 @@ def test_a_real_collection_trains_and_predicts(
     assert iou > 1.2 * majority
 
 
-def _run(tune_smp: Command, *arguments: str | Path) -> None:
+def _run(tune_smp: Command, *arguments: object) -> None:
     done = tune_smp(*arguments)
     assert done.returncode == 0, done.stderr
     print(done.stdout)  # noqa: T201  pytest shows it with -s and with a failure

@@ -71,8 +71,9 @@ def test_a_killed_driver_is_resumed_to_the_very_same_history(
     children = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.communicate()
-    _, alive = psutil.wait_procs(children, timeout=30)
-    assert not alive, "a dead driver leaves no process behind"
+    # Two agents of Ray's own outlive it by up to a minute; nothing that trains may.
+    _, alive = psutil.wait_procs([child for child in children if "Agent" not in child.name()], timeout=30)
+    assert not alive
 
     resumed = tune_smp("resume", output)
 

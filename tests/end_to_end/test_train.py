@@ -79,6 +79,8 @@ def test_the_exported_model_loads_anywhere_with_the_logits_of_the_best_epoch(
     import segmentation_models_pytorch as smp
     import torch
 
+    from tune_smp.training import checkpoint
+
     output, _ = undisturbed
     images = np.random.default_rng(0).normal(size=(2, 1, 64, 96)).astype(np.float32)
     np.save(tmp_path / "images.npy", images)
@@ -95,7 +97,7 @@ def test_the_exported_model_loads_anywhere_with_the_logits_of_the_best_epoch(
         cwd=tmp_path,
     )
 
-    state = torch.load(output / "checkpoint.pth", weights_only=True)
+    state = checkpoint.load(output / "checkpoint.pth")
     live = smp.Unet("tu-test_efficientnet", encoder_weights=None, in_channels=1, classes=1).eval()
     live.load_state_dict(state["best_model"] or state["model"])
     with torch.inference_mode():
@@ -104,11 +106,10 @@ def test_the_exported_model_loads_anywhere_with_the_logits_of_the_best_epoch(
 
 
 def test_the_exported_model_scores_what_the_run_said(undisturbed: Undisturbed) -> None:
-    from tune_smp.training.run import TrainingRun
-
     from tune_smp.data.split import read_split
     from tune_smp.data.store import open_or_build
     from tune_smp.settings.run import RunSettings
+    from tune_smp.training.run import TrainingRun
 
     output, _ = undisturbed
     settings = RunSettings.from_json(read_json(output / "settings.json")["settings"])

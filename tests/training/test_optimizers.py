@@ -23,7 +23,7 @@ def small_step(settings: RunSettings) -> TrainingStep:
     """A step on a model of two convolutions."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 1, 3, padding=1))
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch declares 4-d tensors only
+    model = model.to(memory_format=torch.channels_last)
     return TrainingStep(
         model,
         build_loss(settings),
@@ -41,11 +41,13 @@ def bright_squares() -> Tiles:
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_lowers_the_loss(make_settings: MakeSettings, name: str) -> None:
-    # Rprop and Adadelta start with steps of next to nothing.
-    step = small_step(make_settings(optimizer_name=name, loss_name="SoftBCEWithLogitsLoss"))
+    row = OPTIMIZERS[name]
+    # Adadelta, ASGD and Rprop start with steps of next to nothing.
+    rate = row.default_learning_rate * (1 if row.needs_closure else 5)
+    step = small_step(make_settings(optimizer_name=name, learning_rate=rate, loss_name="SoftBCEWithLogitsLoss"))
     tiles = bright_squares()
-    losses = [step(tiles).item() for _ in range(30)]
-    assert losses[-1] < losses[0] - 0.002
+    losses = [step(tiles).item() for _ in range(40)]
+    assert losses[-1] < losses[0] - 0.01
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -87,8 +89,8 @@ def test_hyperparameters_come_from_the_settings_not_from_the_stored_state(make_s
 
 def test_fused_is_the_same_optimizer(make_settings: MakeSettings) -> None:
     tiles = bright_squares()
-    fused = small_step(make_settings(optimizer_name="AdamW"))
-    plain = small_step(make_settings(optimizer_name="AdamW"))
+    fused = small_step(make_settings(optimizer_name="AdamW", learning_rate=1e-3))
+    plain = small_step(make_settings(optimizer_name="AdamW", learning_rate=1e-3))
     plain.optimizer = torch.optim.AdamW(plain.model.parameters(), lr=1e-3, weight_decay=1e-2, fused=False)
     for _ in range(5):
         torch.testing.assert_close(fused(tiles), plain(tiles))
@@ -100,7 +102,7 @@ def test_gradients_are_clipped(make_settings: MakeSettings) -> None:
         before = [parameter.detach().clone() for parameter in step.model.parameters()]
         step(bright_squares())
         changes = [(new - old).norm() for new, old in zip(step.model.parameters(), before, strict=True)]
-        return torch.stack(changes).norm().item()
+        return float(torch.stack(changes).detach().norm())
 
     assert largest_change(1e-3) < 1.2e-3 < largest_change(0.0)
 

@@ -30,7 +30,7 @@ MODES: tuple[Mode, ...] = ("binary", "multilabel", "multiclass")
 def history(run: TrainingRun) -> list[dict[str, Any]]:
     """All but the time it took; NaN as text, which equals itself."""
     return [
-        {name: str(value) if value != value else value for name, value in row.items() if name != "seconds"}
+        {name: "nan" if value in (math.nan,) else value for name, value in row.items() if name != "seconds"}
         for row in run.history
     ]
 
@@ -69,7 +69,7 @@ def test_it_learns(make_settings: MakeSettings, make_store: MakeStore, regions: 
 def test_stopped_stored_and_resumed_is_the_same_run(
     make_settings: MakeSettings, make_store: MakeStore, regions: Regions, tmp_path: Path, optimizer: str
 ) -> None:
-    settings = make_settings(optimizer_name=optimizer, batch_size=3, augmentation="strong", steps_per_epoch=3)
+    settings = make_settings(optimizer_name=optimizer, batch_size=3, augmentation="strong", steps_per_epoch=2)
     store = make_store("binary")
     straight = run_epochs(TrainingRun(settings, store, regions), 4)
 
@@ -277,7 +277,7 @@ def test_notes_survive_a_checkpoint(
         logits: torch.Tensor = limited(images)
         return logits
 
-    run.model.forward = forward  # type: ignore[method-assign] # a device on which more than two tiles do not fit
+    run.model.forward = forward  # a device on which more than two tiles do not fit
     run.run_epoch()
     assert "pieces of 2" in run.notes[0]
     again = TrainingRun(make_settings(), store, regions, state=stored(run, tmp_path / "checkpoint.pth"))

@@ -7,7 +7,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import tune
 
 from tune_smp.errors import Problem, TuneSmpError
@@ -21,13 +20,15 @@ class TrialConfig:
     """What a worker needs to build its run: small enough to travel with every trial.
 
     ``store`` is the image store of the worker's node, ``split`` the run's split.csv, ``start_from`` a checkpoint of an
-    earlier session of this very run.
+    earlier session of this very run; ``cpus`` and ``gpus`` (fractions allowed) are what the trial gets of its node.
     """
 
     settings: dict[str, Any]
     store: Path
     split: Path
     start_from: Path | None = None
+    cpus: int = 1
+    gpus: float = 0.0
 
     def as_ray_config(self) -> dict[str, Any]:
         """The flat dictionary that Ray hands to ``setup``."""
@@ -42,11 +43,17 @@ class SmpTrainable(tune.Trainable):
     last checkpoint.
     """
 
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        """What Ray sets aside for the trial."""
+        trial: TrialConfig = config["trial"]
+        return tune.PlacementGroupFactory([{"CPU": trial.cpus, "GPU": trial.gpus}])
+
     def setup(self, config: dict[str, Any]) -> None:
         """Build the run, and go on from an earlier session's checkpoint if there is one."""
         import torch  # noqa: PLC0415  seconds to import: workers only, never the driver
 
-        torch.set_num_threads(_assigned_cpus())
+        torch.set_num_threads(config["trial"].cpus)
         _log_warnings_only()
         trial: TrialConfig = config["trial"]
         self._run: Any = None
@@ -81,11 +88,6 @@ class SmpTrainable(tune.Trainable):
         from tune_smp.training import checkpoint  # noqa: PLC0415  imports torch
 
         self._run.load_state_dict(checkpoint.load(Path(checkpoint_dir) / CHECKPOINT_NAME))
-
-
-def _assigned_cpus() -> int:
-    # Ray sets OMP_NUM_THREADS for the worker by rules of its own; what it gave this trial is what counts.
-    return max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)))
 
 
 def _build(trial: TrialConfig) -> Any:

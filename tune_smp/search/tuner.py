@@ -13,7 +13,6 @@ from typing import Any
 
 from ray import tune
 
-from tune_smp.search.cluster import Resources
 from tune_smp.search.outcome import TrialOutcome
 from tune_smp.search.trainable import SmpTrainable, TrialConfig, refusal_from_plain
 
@@ -30,19 +29,18 @@ EpochResult = Mapping[str, Any]
 def run_single(
     config: TrialConfig,
     *,
-    resources: Resources,
     storage: Path,
     name: str,
     on_epoch: Callable[[EpochResult], None],
 ) -> TrialOutcome:
-    """Train one fixed configuration to its end, with all that this Ray has.
+    """Train one fixed configuration to its end.
 
     ``storage/name`` is where Ray keeps its files and the checkpoints. Ctrl-C and SIGTERM end the trial in order: its
     state is then ``interrupted``.
     """
     watcher = _Watcher(on_epoch)
     tuner = tune.Tuner(
-        tune.with_resources(SmpTrainable, {"CPU": resources.cpus, "GPU": min(1.0, resources.gpus)}),
+        SmpTrainable,
         param_space=config.as_ray_config(),
         tune_config=tune.TuneConfig(
             num_samples=1,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +77,8 @@ def adopt_weights(
     _check_shapes(shape, earlier, replace_head=replace_head)
     taken = {name: tensor for name, tensor in earlier.weights.items() if not (replace_head and name.startswith(HEAD))}
     try:
-        missing, unexpected = model.load_state_dict(taken, strict=False)
+        with warnings.catch_warnings(action="ignore"):  # smp's, about what is told below
+            missing, unexpected = model.load_state_dict(taken, strict=False)
     except RuntimeError as error:
         raise _refused(earlier.path, f"the weights do not fit the model: {error}", "copy the folder again") from error
     missing = [name for name in missing if not (replace_head and name.startswith(HEAD))]

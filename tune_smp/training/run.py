@@ -60,13 +60,13 @@ class TrainingRun:
         if self.device.type == "cpu":
             keep_freed_memory()
         self.shape = ModelShape.of(settings, channels=store.channels, classes=store.class_map.classes)
-        self._feed = TileFeed(settings, store, regions, device=self.device)
-        self._precision = choose_precision(
+        self.feed = TileFeed(settings, store, regions, device=self.device)
+        self.precision = choose_precision(
             settings.precision, self.device, needs_closure=settings.optimizer.needs_closure
         )
         starts_from_weights = state is None and settings.pretrained_model is None
         self.model = self._new_model(load_weights=starts_from_weights)
-        self._step = self._new_step(self.model)
+        self.step = self._new_step(self.model)
 
         self.epoch = 0
         self.epochs_before = 0  # of the earlier run that this one goes on from
@@ -86,12 +86,12 @@ class TrainingRun:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the user should be told, so far."""
-        return self._notes + self._step.notes
+        return self._notes + self.step.notes
 
     @property
     def batch_size(self) -> int:
         """Tiles per step."""
-        return self._feed.batch_size
+        return self.feed.batch_size
 
     @property
     def best_model_state(self) -> Mapping[str, Tensor] | None:
@@ -125,10 +125,10 @@ class TrainingRun:
         self.model.train()
         # Added up on the device and read once: every reading makes the host wait.
         total = torch.zeros((), dtype=torch.float64, device=self.device)
-        for number, tiles in enumerate(self._feed.training(self.epoch)):
-            set_learning_rate(self._step.optimizer, self._learning_rate(number))
-            total += self._step(tiles)
-        return total.item() / self._feed.steps
+        for number, tiles in enumerate(self.feed.training(self.epoch)):
+            set_learning_rate(self.step.optimizer, self._learning_rate(number))
+            total += self.step(tiles)
+        return total.item() / self.feed.steps
 
     @torch.inference_mode()
     def _validate_epoch(self) -> tuple[float, Metrics]:
@@ -138,10 +138,10 @@ class TrainingRun:
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         pixels = torch.zeros((), dtype=torch.int64, device=self.device)
         counts = torch.zeros(self.shape.classes, COUNTS_PER_CLASS, dtype=torch.int64, device=self.device)
-        for tiles in self._feed.validation():
-            logits = self._step.forward(tiles.images).float()
+        for tiles in self.feed.validation():
+            logits = self.step.forward(tiles.images).float()
             batch_pixels = _valid_pixels(tiles)
-            total += self._step.loss(logits, tiles.masks, has_ignored=tiles.has_ignored) * batch_pixels
+            total += self.step.loss(logits, tiles.masks, has_ignored=tiles.has_ignored) * batch_pixels
             pixels += batch_pixels
             counts += count_pixels(logits, tiles.masks, mode)
         return (total / pixels.clamp_min(1)).item(), metrics_from_counts(counts.tolist(), mode)
@@ -172,7 +172,7 @@ class TrainingRun:
             val_accuracy=metrics.accuracy,
             val_recall=metrics.recall,
             val_precision=metrics.precision,
-            learning_rate=self._learning_rate(self._feed.steps - 1),
+            learning_rate=self._learning_rate(self.feed.steps - 1),
             seconds=seconds,
             metric=getattr(metrics, self.settings.metric.key),
             best_metric=self.best_metric,
@@ -184,7 +184,7 @@ class TrainingRun:
 
     def _learning_rate(self, step: int) -> float:
         """Of step ``step``, from 0, of the current epoch."""
-        epochs_done = self.epoch - self.epochs_before - 1 + step / self._feed.steps
+        epochs_done = self.epoch - self.epochs_before - 1 + step / self.feed.steps
         return learning_rate(self.settings, epochs_done / self.settings.max_epochs)
 
     def state_dict(self) -> dict[str, Any]:
@@ -206,7 +206,7 @@ class TrainingRun:
             "early_stopping": self._stopping.state_dict(),
             "model": self.model.state_dict(),
             "best_model": None if self.best_epoch == self.epoch else self._best_weights,
-            **self._step.state_dict(),
+            **self.step.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -215,7 +215,7 @@ class TrainingRun:
         if shape != self.shape:
             fix = "resume with the settings that the run was started with"
             raise DataError(Problem(f"the stored state is of {shape}, this run trains {self.shape}", fix=fix))
-        self._feed.batch_size = state["batch_size"]
+        self.feed.batch_size = state["batch_size"]
         self.epoch, self.epochs_before = state["epoch"], state["epochs_before"]
         self.best_epoch, self.best_metric = state["best_epoch"], state["best_metric"]
         self.history = list(state["history"])
@@ -223,14 +223,14 @@ class TrainingRun:
         self._stopping.load_state_dict(state["early_stopping"])
         self.model.load_state_dict(dict(state["model"]))
         self._best_weights = state["best_model"]
-        self._step.load_state_dict(state)
+        self.step.load_state_dict(state)
         # Asked again, for a run that is resumed with more epochs or patience.
         self.stop = state["stop"] if state["stop"] == "diverged" else self._reason_to_stop()
 
     def _start(self) -> None:
         if self.settings.pretrained_model is not None:
             self._go_on_from_earlier_run()
-        self._feed.batch_size = self.settings.batch_size or self._measured_batch_size()
+        self.feed.batch_size = self.settings.batch_size or self._measured_batch_size()
 
     def _go_on_from_earlier_run(self) -> None:
         """Take over weights and, from a checkpoint, what the optimizer has learnt and the count of epochs."""
@@ -244,7 +244,7 @@ class TrainingRun:
         if replace_head or earlier.state["optimizer_name"] != self.settings.optimizer_name:
             self._notes += (f"{self.settings.optimizer_name} starts anew: the earlier run's state does not fit it",)
         else:
-            load_optimizer_state(self._step.optimizer, earlier.state["optimizer"])
+            load_optimizer_state(self.step.optimizer, earlier.state["optimizer"])
 
     def _new_model(self, *, load_weights: bool) -> nn.Module:
         with seeded(self.settings.seed, 0, self.device):
@@ -258,14 +258,14 @@ class TrainingRun:
             build_loss(self.settings),
             build_optimizer(self.settings, model.parameters()),
             row=self.settings.optimizer,
-            precision=self._precision,
+            precision=self.precision,
             gradient_clip=self.settings.gradient_clip,
         )
 
     def _measured_batch_size(self) -> int:
         size, device = self.settings.resolved_tile_size, self.device
         most = useful_batch_size(
-            tiles=self._feed.training_tiles,
+            tiles=self.feed.training_tiles,
             steps_per_epoch=self.settings.steps_per_epoch,
             device_type=device.type,
         )

@@ -1,0 +1,121 @@
+"""The batch size where none was chosen."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from tune_smp.data.labels import Mode
+from tune_smp.data.split import Region
+from tune_smp.data.store import ImageStore
+from tune_smp.settings.run import RunSettings
+from tune_smp.training import batch_size
+from tune_smp.training.batch_size import measure_batch_size, power_of_two, useful_batch_size
+from tune_smp.training.builders import build_model
+from tune_smp.training.losses import build_loss
+from tune_smp.training.optimizers import build_optimizer
+from tune_smp.training.precision import Precision
+from tune_smp.training.run import TrainingRun
+from tune_smp.training.step import Tiles, TrainingStep
+
+MakeSettings = Callable[..., RunSettings]
+MakeStore = Callable[[Mode], ImageStore]
+TILE = Tiles(torch.rand(1, 1, 64, 64), torch.ones(1, 1, 64, 64, dtype=torch.uint8), has_ignored=True)
+
+
+@pytest.mark.parametrize(
+    ("tiles", "steps_per_epoch", "device", "expected"),
+    [
+        (10_000, None, "cuda", 64),
+        (10_000, None, "cpu", 16),
+        (512, None, "cuda", 32),
+        (160, None, "cpu", 10),
+        (3, None, "cuda", 4),  # batch normalisation wants some, and every batch is full
+        (3, 40, "cpu", 16),  # the steps are fixed anyway
+    ],
+)
+def test_useful(tiles: int, steps_per_epoch: int | None, device: str, expected: int) -> None:
+    assert useful_batch_size(tiles=tiles, steps_per_epoch=steps_per_epoch, device_type=device) == expected
+
+
+@given(st.integers(64, 10**6), st.sampled_from(["cpu", "cuda"]))
+def test_an_epoch_keeps_its_steps(tiles: int, device: str) -> None:
+    size = power_of_two(useful_batch_size(tiles=tiles, steps_per_epoch=None, device_type=device))
+    assert tiles / size >= batch_size.STEPS_PER_EPOCH
+
+
+@given(st.integers(-5, 10**6))
+def test_power_of_two(limit: int) -> None:
+    size = power_of_two(limit)
+    assert size & (size - 1) == 0
+    assert size <= max(1, limit) < 2 * size
+
+
+def maker(settings: RunSettings) -> Callable[[nn.Module], TrainingStep]:
+    def make(model: nn.Module) -> TrainingStep:
+        return TrainingStep(
+            model,
+            build_loss(settings),
+            build_optimizer(settings, model.parameters()),
+            row=settings.optimizer,
+            precision=Precision(None),
+            gradient_clip=1.0,
+        )
+
+    return make
+
+
+def test_measuring_disturbs_nothing(make_settings: MakeSettings) -> None:
+    settings = make_settings()
+    model = build_model(settings, channels=1, classes=1).train()
+    before = copy.deepcopy(model.state_dict())
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    assert measure_batch_size(maker(settings), model, tile=TILE, most=13) == 8
+    assert torch.equal(torch.rand(2), expected)
+    after = model.state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_less_memory_means_smaller_batches(make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = make_settings()
+    model = build_model(settings, channels=1, classes=1)
+
+    def size_with(megabytes: float) -> int:
+        monkeypatch.setattr(batch_size, "available_memory", lambda: int(megabytes * 2**20))
+        return measure_batch_size(maker(settings), model, tile=TILE, most=16)
+
+    sizes = [size_with(megabytes) for megabytes in (0, 20, 60, 100_000)]
+    assert sizes[0] == 1
+    assert sizes == sorted(sizes)
+    assert len(set(sizes)) >= 3
+    assert sizes[-1] == 16
+
+
+def test_activations_are_counted(make_settings: MakeSettings) -> None:
+    # Each of the four ReLUs keeps its own output for the backward pass, the convolution its input too.
+    model = nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU(), nn.Conv2d(1, 1, 1), nn.ReLU())
+    step = maker(make_settings(loss_name="SoftBCEWithLogitsLoss"))(model)
+    kept = batch_size._activation_bytes(step, TILE.repeated(2))
+    plane = 2 * 64 * 64 * 4  # bytes of one float32 channel of two tiles
+    assert 3 * plane <= kept <= 12 * plane
+
+
+def test_a_run_measures_and_keeps_its_batch_size(
+    make_settings: MakeSettings, make_store: MakeStore, regions: tuple[Region, ...]
+) -> None:
+    run = TrainingRun(make_settings(batch_size=None), make_store("binary"), regions)
+    assert run.batch_size == 4  # 24 tiles: 16 steps would be of one tile
+    long_epochs = TrainingRun(make_settings(batch_size=None, steps_per_epoch=9), make_store("binary"), regions)
+    assert long_epochs.batch_size == 16
+    state = run.state_dict()
+    again = TrainingRun(make_settings(batch_size=None, steps_per_epoch=9), make_store("binary"), regions, state=state)
+    assert again.batch_size == 4
