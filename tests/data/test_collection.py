@@ -341,6 +341,13 @@ class TestImagesAlone:
         alone = find_images(tmp_path, images_pattern="{i:d}_c{c:d+}.tif")
         assert [len(group.paths) for group in alone] == [1] * 6
 
+    def test_other_channels_than_those_of_training_are_named(self, tmp_path: Path) -> None:
+        folder_of(tmp_path, ["1_c2.tif", "1_c3.tif"])
+        arguments = {"images_pattern": "{i:d}_c{c:d+}.tif", "channel_variable": "c"}
+        assert len(find_images(tmp_path, **arguments, channel_values=(2, 3))) == 1
+        with pytest.raises(DataError, match=r"trained on c = 1, 2; the images have c = 2, 3"):
+            find_images(tmp_path, **arguments, channel_values=(1, 2))
+
     def test_a_missing_channel_is_named(self, tmp_path: Path) -> None:
         folder_of(tmp_path, ["1_c1.tif", "1_c2.tif", "2_c1.tif"])
         with pytest.raises(DataError, match=r"(?s)not every value of c.*2_c1\.tif"):

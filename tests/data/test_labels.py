@@ -73,6 +73,14 @@ def test_large_values_far_apart_are_classes() -> None:
     assert class_map.decode(class_map.encode(label)).tolist() == label.tolist()
 
 
+def test_predictions_take_the_smallest_type_that_can_be_written() -> None:
+    label = label_of(-1, 70_000, dtype="int32")
+    class_map = learned("multiclass", label)
+    decoded = class_map.decode(class_map.encode(label))
+    assert decoded.tolist() == label.tolist()
+    assert decoded.dtype == np.int32, "int64 cannot be written to OME-TIFF"
+
+
 @pytest.mark.parametrize("dtype", INTEGERS)
 def test_a_value_of_no_class_is_an_error_not_a_class(dtype: str) -> None:
     class_map = learned("multiclass", label_of(1, 3, 5, dtype=dtype))

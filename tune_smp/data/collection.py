@@ -104,13 +104,19 @@ def find_pairs(
 
 
 def find_images(
-    images_dir: Path, *, images_pattern: str, channel_variable: str | None = None
+    images_dir: Path,
+    *,
+    images_pattern: str,
+    channel_variable: str | None = None,
+    channel_values: Sequence[Value] = (),
 ) -> tuple[ImageGroup, ...]:
     """All images under a folder, the values of ``channel_variable`` stacked; sorted by name.
 
+    ``channel_values``: what these values must be, where the order of the channels has a meaning already.
+
     Raises:
         SettingsError: the folder cannot be used, or the pattern cannot be read.
-        DataError: no match, files left out by digit counts, several files for one channel, or a channel missing.
+        DataError: no match, files left out by digit counts, several files for one channel, or other channels.
     """
     (images,) = _search(Request("images", images_dir, images_pattern, ("images",)))
     variables = images.pattern.variables
@@ -122,6 +128,8 @@ def find_images(
     findings = (*_miscounted(images), *(broken_stacks(stacks, "image", channel) if channel else ()))
     if findings:
         raise DataError(Problem(finding.rule, listing(finding.names), finding.fix) for finding in findings)
+    if channel and channel_values and stacks.inner_values != tuple(channel_values):
+        raise _other_channels(channel, stacks.inner_values, channel_values)
     if not channel:
         return tuple(ImageGroup(file.path.name, (file.path,), file.variables) for file in images.files)
     groups = [
@@ -129,6 +137,17 @@ def find_images(
         for files in stacks.complete.values()
     ]
     return tuple(sorted(groups, key=lambda group: group.name))
+
+
+def _other_channels(variable: str, found: Sequence[Value], wanted: Sequence[Value]) -> DataError:
+    said = f"the model was trained on {variable} = {listing([str(value) for value in wanted])}"
+    return DataError(
+        Problem(
+            f"{said}; the images have {variable} = {listing([str(value) for value in found])}",
+            "--imagesPattern",
+            f"choose a pattern that matches the same values of {variable}, or pass --model of a run on these channels",
+        )
+    )
 
 
 # --- from requests to matching files ---------------------------------------------------------------------------------

@@ -202,7 +202,10 @@ def _bounded(values: NDArray[Any], limit: int) -> NDArray[Any]:
 
 
 def _smallest_integer(values: NDArray[Any]) -> np.dtype[Any]:
-    return np.promote_types(np.min_scalar_type(values.min()), np.min_scalar_type(values.max()))
+    kinds = (np.uint8, np.uint16, np.uint32, np.int8, np.int16, np.int32, np.int64)
+    return next(
+        np.dtype(kind) for kind in kinds if np.iinfo(kind).min <= values.min() and values.max() <= np.iinfo(kind).max
+    )
 
 
 def _is_integral(value: float) -> bool:

@@ -91,6 +91,7 @@ def _plan(settings: PredictSettings, preprocessing: Preprocessing) -> tuple[Job,
         settings.images_dir,
         images_pattern=settings.images_pattern,
         channel_variable=preprocessing.channel_variable,
+        channel_values=preprocessing.channel_values,
     )
     try:
         settings.output_dir.mkdir(parents=True, exist_ok=True)
