@@ -13,8 +13,9 @@ from tune_smp.settings.predict import PredictSettings
 from tune_smp.settings.run import RunSettings
 
 PATTERN = "nuclei_{i:d+}.tif"
-SEEN, UNSEEN = 24, 4  # images for training and validation; images that only `predict` sees
-EPOCHS = 6
+SEEN, UNSEEN = 32, 4  # images for training and validation; images that only `predict` sees
+# About a minute on two idle CPU cores, and enough to beat any threshold clearly (best threshold: IoU 0.5 to 0.6).
+EPOCHS, STEPS, BATCH = 6, 30, 8
 
 
 def demonstrate(folder: Path) -> RunSummary:
@@ -46,6 +47,8 @@ def _run_settings(data: Path, output: Path) -> RunSettings:
         encoder_base_variant_weights="MobileNet,timm-mobilenetv3_small_100,random",
         tile_size=128,
         max_epochs=EPOCHS,
+        steps_per_epoch=STEPS,
+        batch_size=BATCH,
         output_dir=output,
         overwrite=True,
     )
