@@ -160,3 +160,31 @@ def test_predict_writes_masks_with_the_labels_own_values(
         mask = tifffile.imread(masks / f"{path.stem}.ome.tif")
         assert mask.shape == tifffile.imread(path).shape
         assert set(np.unique(mask)) <= {0, 255}
+
+
+def test_a_new_run_goes_on_from_an_earlier_one(
+    undisturbed: Undisturbed, tune_smp: Command, nuclei: Path, arguments_of_train: Arguments, tmp_path: Path
+) -> None:
+    output, _ = undisturbed
+    arguments = list(arguments_of_train(nuclei, tmp_path / "out", "--maxEpochs", "1", "--stepsPerEpoch", "2"))
+    # Neither architecture nor encoder is named: the earlier run's are taken, and that is told.
+    named = arguments.index("--encoderBaseVariantWeights")
+    del arguments[named : named + 2]
+
+    done = tune_smp(*arguments, "--pretrainedModel", output)
+
+    assert done.returncode == 0, done.stderr
+    assert "Test,tu-test_efficientnet,random is taken from --pretrainedModel" in done.stdout
+    assert "epoch 5/5" in done.stdout
+    assert [row["epoch"] for row in read_csv(tmp_path / "out" / "history.csv")] == ["5"]
+
+
+def test_an_earlier_run_of_another_architecture_is_refused(
+    undisturbed: Undisturbed, tune_smp: Command, nuclei: Path, arguments_of_train: Arguments, tmp_path: Path
+) -> None:
+    output, _ = undisturbed
+    arguments = arguments_of_train(nuclei, tmp_path / "out", "--modelName", "Linknet", "--pretrainedModel", str(output))
+    refused = tune_smp(*arguments)
+    assert refused.returncode == 3
+    assert "Unet with tu-test_efficientnet" in refused.stderr
+    assert "Linknet" in refused.stderr
