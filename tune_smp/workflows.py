@@ -57,6 +57,7 @@ def train(settings: RunSettings) -> RunSummary:
         with logged(folder.logs, "train"):
             settings = _adopt_pretrained(settings)
             data = _prepare(settings, folder)
+            _check_pretrained(settings, data)
             write_settings(folder, "train", settings.to_json())
             return _run(settings, folder, data)
 
@@ -118,6 +119,17 @@ def _adopt_pretrained(settings: RunSettings) -> RunSettings:
     }
     _tell(f"{value} is taken from --pretrainedModel" for value in adopted.values())
     return settings.with_changes(**adopted)
+
+
+def _check_pretrained(settings: RunSettings, data: PreparedData) -> None:
+    """Refuse an earlier run that does not fit before anything is started."""
+    if settings.pretrained_model is None:
+        return
+    from tune_smp.training.builders import ModelShape  # noqa: PLC0415  imports torch
+    from tune_smp.training.pretrained import check_fits, load_earlier_run  # noqa: PLC0415
+
+    shape = ModelShape.of(settings, channels=data.store.channels, classes=data.store.class_map.classes)
+    check_fits(shape, load_earlier_run(settings.pretrained_model), replace_head=settings.replace_head)
 
 
 def _prepare(settings: RunSettings, folder: RunFolder) -> PreparedData:
@@ -184,8 +196,11 @@ def _run(settings: RunSettings, folder: RunFolder, data: PreparedData) -> RunSum
         outcome = TrialOutcome(saved.state["stop"])
     if saved is not None:
         keep_newest(saved, folder.checkpoint, trials=folder.trials)
-        _export(settings, folder, data, saved.state)
-    summary = _summarise(settings, folder, outcome, saved.state if saved else None, time.monotonic() - started)
+    # A run that diverged in its first epoch has a state, but nothing in it is worth exporting.
+    best = saved.state if saved and saved.state["best_epoch"] else None
+    if best is not None:
+        _export(settings, folder, data, best)
+    summary = _summarise(settings, folder, outcome, best, time.monotonic() - started)
     summary.write(folder)
     _conclude(summary, folder, outcome)
     return summary
@@ -232,17 +247,17 @@ def _summarise(
     settings: RunSettings,
     folder: RunFolder,
     outcome: TrialOutcome,
-    state: Mapping[str, Any] | None,
+    best: Mapping[str, Any] | None,
     seconds: float,
 ) -> RunSummary:
     return RunSummary(
         command="train",
         state=outcome.state,
         metric=settings.metric_name,
-        best_metric=state["best_metric"] if state else None,
-        best_epoch=state["best_epoch"] if state else None,
-        epochs=len(state["history"]) if state else 0,
-        model=str(folder.model) if state else None,
+        best_metric=best["best_metric"] if best else None,
+        best_epoch=best["best_epoch"] if best else None,
+        epochs=len(best["history"]) if best else 0,
+        model=str(folder.model) if best else None,
         seconds=round(seconds, 1),
         trials={outcome.state: 1},
         reason=outcome.reason,

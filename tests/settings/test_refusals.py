@@ -258,3 +258,8 @@ def test_python_callers_get_the_same_words() -> None:
     told = str(caught.value)
     for words in ("--patience must be", "--labelsDir is required", "--outputDir is required", "--colour is not a flag"):
         assert words in told
+
+
+def test_a_gamma_without_finite_gradients(refused: Refuse) -> None:
+    (only,) = refused({"lossName": "FocalLoss", "focalGamma": "0.5"})
+    assert only.problem == "--focalGamma must be 0 or at least 1, got 0.5: between them gradients are infinite"

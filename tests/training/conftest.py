@@ -37,9 +37,10 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture
-def make_settings(tmp_path: Path) -> MakeSettings:
-    """Settings of a tiny run on the CPU; keywords change them."""
+@pytest.fixture(scope="session")
+def make_settings(tmp_path_factory: pytest.TempPathFactory) -> MakeSettings:
+    """Settings of a tiny run on the CPU; keywords change them. The runs read a store and write no file."""
+    tmp_path = tmp_path_factory.mktemp("settings")
     tiny: dict[str, Any] = {
         "images_dir": tmp_path / "images",
         "labels_dir": tmp_path / "labels",

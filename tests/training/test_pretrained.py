@@ -41,22 +41,28 @@ def edit_config(folder: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-@pytest.fixture
-def earlier(make_settings: MakeSettings, make_store: MakeStore, regions: Regions, tmp_path: Path) -> TrainingRun:
-    """A run of two epochs; its output folder is ``tmp_path / "earlier"``."""
+@pytest.fixture(scope="module")
+def earlier(make_settings: MakeSettings, make_store: MakeStore, regions: Regions) -> TrainingRun:
+    """A run of two epochs."""
     run = TrainingRun(make_settings(max_epochs=2, steps_per_epoch=3), make_store("binary"), regions)
     run.run_epoch()
     run.run_epoch()
-    folder = tmp_path / "earlier"
-    folder.mkdir()
-    checkpoint.save(run.state_dict(), folder / "checkpoint.pth")
-    export(run, folder / "model")
     return run
 
 
+@pytest.fixture(scope="module")
+def written(earlier: TrainingRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its output folder."""
+    folder = tmp_path_factory.mktemp("earlier")
+    checkpoint.save(earlier.state_dict(), folder / "checkpoint.pth")
+    export(earlier, folder / "model")
+    return folder
+
+
 @pytest.fixture
-def folder(earlier: TrainingRun, tmp_path: Path) -> Path:
-    return tmp_path / "earlier"
+def folder(written: Path, tmp_path: Path) -> Path:
+    """A copy of its output folder."""
+    return Path(shutil.copytree(written, tmp_path / "earlier"))
 
 
 def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:

@@ -10,6 +10,7 @@ which can hang and cannot tell what it left out.
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -329,12 +330,17 @@ def _miscounted(matches: _Matches) -> Iterable[Unpaired]:
 
 
 def _require_different_files(images: _Matches, labels: _Matches) -> None:
-    both = sorted({file.path.resolve() for file in images.files} & {file.path.resolve() for file in labels.files})
+    both = sorted(_real_paths(images) & _real_paths(labels))
     if both:
-        names = listing([shown(path.name) for path in both])
+        names = listing([shown(Path(path).name) for path in both])
         problem = f"{len(both)} files are images and labels at once"
         fix = "give labels a folder or a pattern of their own"
         raise DataError(Problem(problem, f"{names}  ({_both_patterns(images, labels)})", fix))
+
+
+def _real_paths(matches: _Matches) -> set[str]:
+    # Not Path.resolve: it fails on a loop of links, which is named when it is opened.
+    return {os.path.realpath(file.path) for file in matches.files}
 
 
 def _pair(images: _Matches, labels: _Matches) -> tuple[Collection, tuple[Unpaired, ...]]:

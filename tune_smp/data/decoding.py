@@ -124,8 +124,9 @@ def _decode_plane(
 
 
 def _unreadable(error: DataError) -> Fault:
-    """Readers name the file in ``where``."""
-    return Fault("unreadable", Path(error.problems[0].where).name, error.problems[0].problem)
+    """Readers name the file in ``where``; its folder tells an image from a label of the same name."""
+    folder_and_file = Path(error.problems[0].where).parts[-2:]
+    return Fault("unreadable", "/".join(folder_and_file), error.problems[0].problem)
 
 
 def _copy_image(images: Sequence[ImageReader], plane: PlaneTask, file: BinaryIO | None) -> ChannelStatistics | Fault:

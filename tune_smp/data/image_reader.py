@@ -89,7 +89,12 @@ class ImageReader(ABC):
             if smallest < INT32.min or largest > INT32.max:
                 problem = f"64-bit integers must fit into 32 bits, found {smallest} … {largest}"
                 raise DataError(Problem(problem, shown(self.path), "save the image as 32-bit integers or floats"))
-        return np.array(region, dtype=self.info.dtype, order="C")
+        try:
+            with np.errstate(over="raise"):
+                return np.array(region, dtype=self.info.dtype, order="C")
+        except FloatingPointError as error:
+            problem = f"64-bit floats must fit into 32 bits, some are beyond ±{np.finfo(np.float32).max:.1e}"
+            raise DataError(Problem(problem, shown(self.path), "scale the pixel values down")) from error
 
 
 def region_by_axes(pixels: Any, axes: str, *, plane: int, y: slice, x: slice) -> NDArray[Any]:

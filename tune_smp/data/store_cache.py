@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from tune_smp import __version__
 from tune_smp.data.store_build import MORE_SPACE, StoreRequest
 from tune_smp.data.store_format import FORMAT_VERSION, INDEX, collection_to_json
-from tune_smp.errors import DataError, Problem, ResourceError, listing
+from tune_smp.errors import Problem, ResourceError
 
 logger = logging.getLogger(__name__)
 
@@ -50,18 +50,13 @@ def cache_folder(cache_dir: Path | None) -> Path:
 def store_key(request: StoreRequest) -> str:
     """The name of the store: a hash of all that it depends on.
 
-    Files count with path, size, time of change and the bytes at both ends; 20,000 files take about two seconds.
-
-    Raises:
-        DataError: files that cannot be read, all at once.
+    Files count with path, size, time of change and the bytes at both ends; 20,000 files take about two seconds. One
+    that cannot be read counts as that: building the store names it, with everything else that is wrong.
     """
     pairs = request.collection.pairs
     paths = sorted({path for pair in pairs for path in (*pair.images, *pair.labels)})
     with ThreadPoolExecutor() as threads:
         fingerprints = list(threads.map(_fingerprint, paths))
-    missing = [path.name for path, fingerprint in zip(paths, fingerprints, strict=True) if fingerprint is None]
-    if missing:
-        raise DataError(Problem(f"{len(missing)} files cannot be read", listing(missing), "check their permissions"))
     # Stores are private to their user, as the images may be: in a shared cache each user has stores of their own.
     settings = (FORMAT_VERSION, __version__, os.getuid(), request.mode, request.ignore_value, request.skip_corrupt)
     described = json.dumps([settings, collection_to_json(request.collection), fingerprints])

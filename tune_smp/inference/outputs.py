@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tune_smp.data.collection import ImageGroup
-from tune_smp.data.formats import image_stem
+from tune_smp.data.formats import image_stem, shown
 from tune_smp.data.image_reader import ImageInfo
 from tune_smp.data.images import LabelWriter
 from tune_smp.data.labels import ClassMap
@@ -20,6 +21,7 @@ from tune_smp.errors import DataError, Problem, listing
 from tune_smp.inference.blending import Rows
 
 Output = Literal["labels", "probabilities"]
+LONGEST_NAME = 255  # bytes, on every file system in common use
 
 
 @dataclass(frozen=True)
@@ -34,15 +36,15 @@ class Job:
 def plan_outputs(images: Sequence[ImageGroup], folder: Path, *, suffix: str, overwrite: bool) -> tuple[Job, ...]:
     """A job per image, named after its first file: ``r01_c0.tif`` → ``folder/r01_c0.ome.tif`` for the suffix "ome.tif".
 
-    Raises DataError where two images would have one output, where an output is an input, or where it exists already and
-    ``overwrite`` is not asked for.
+    Raises DataError where two images would have one output, where its name would be too long, where it is an input, or
+    where it exists already and ``overwrite`` is not asked for.
     """
     jobs = tuple(
         Job(image.name, image.paths, folder / f"{image_stem(image.paths[0].name)}.{suffix}") for image in images
     )
-    problems = [*_shared_outputs(jobs), *_outputs_that_are_inputs(jobs)]
-    existing = [] if overwrite else [job.output.name for job in jobs if job.output.exists()]
-    if existing and not problems:
+    problems = [*_shared_outputs(jobs), *_names_too_long(jobs), *_outputs_that_are_inputs(jobs)]
+    existing = [] if overwrite or problems else [shown(job.output.name) for job in jobs if job.output.exists()]
+    if existing:
         said = f"{len(existing)} of {len(jobs)} outputs exist already"
         fix = "choose another --outputDir, or pass --overwrite to replace them"
         problems.append(Problem(said, f"{folder}: {listing(existing)}", fix))
@@ -74,18 +76,27 @@ def write_rows(rows: Iterable[Rows], path: Path, *, info: ImageInfo, class_map: 
 def _shared_outputs(jobs: Iterable[Job]) -> list[Problem]:
     sharing: dict[Path, list[str]] = defaultdict(list)
     for job in jobs:
-        sharing[job.output].append(job.paths[0].name)
+        sharing[job.output].append(shown(job.paths[0].name))
     fix = "use a narrower --imagesPattern, and another --outputDir for the rest"
     return [
-        Problem(f"{len(names)} images would be written to {output.name}", listing(names), fix)
+        Problem(f"{len(names)} images would be written to {shown(output.name)}", listing(names), fix)
         for output, names in sharing.items()
         if len(names) > 1
     ]
 
 
+def _names_too_long(jobs: Iterable[Job]) -> list[Problem]:
+    long = [shown(job.paths[0].name) for job in jobs if len(os.fsencode(job.output.name)) > LONGEST_NAME]
+    if not long:
+        return []
+    said = f"{len(long)} predictions would have file names of more than {LONGEST_NAME} bytes"
+    return [Problem(said, listing(long), "rename the images, or leave them out with a narrower --imagesPattern")]
+
+
 def _outputs_that_are_inputs(jobs: Iterable[Job]) -> list[Problem]:
-    inputs = {path.resolve() for job in jobs for path in job.paths}
-    clashing = [job.output.name for job in jobs if job.output.resolve() in inputs]
+    # Not Path.resolve: it fails on a loop of links, which is named when it is opened.
+    inputs = {os.path.realpath(path) for job in jobs for path in job.paths}
+    clashing = [shown(job.output.name) for job in jobs if os.path.realpath(job.output) in inputs]
     if not clashing:
         return []
     fix = "choose another --outputDir: images are never overwritten"

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tune_smp.data.collection import find_images
+from tune_smp.data.formats import shown
 from tune_smp.data.preprocessing import Preprocessing
 from tune_smp.errors import DataError, Problem, SettingsError, listing
 from tune_smp.inference.model_folder import open_model
@@ -133,7 +134,7 @@ def _predict_all(
                 class_map=predictor.preprocessing.class_map,
                 output=settings.output,
             )
-        on_image(f"{number} of {len(jobs)}: {job.name}")
+        on_image(f"{number} of {len(jobs)}: {shown(job.name)}")
 
     return _each(jobs, predict)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from tune_smp import __version__
@@ -41,7 +43,7 @@ def export_best(
     model = _best_model(state, settings, store)
     preprocessing = _preprocessing(state, settings, store)
     with whole_folder(folder.model) as target:
-        model.save_pretrained(target)
+        _save(model, target)
         _forget_encoder_weights(target / "config.json")
         write_json(target / PREPROCESSING, preprocessing.to_json())
         write_text(target / "README.md", model_card(preprocessing, _facts(state, settings, model, regions)))
@@ -53,6 +55,13 @@ def _best_model(state: Mapping[str, Any], settings: RunSettings, store: ImageSto
     model = build_model(settings, channels=store.channels, classes=store.class_map.classes, load_weights=False)
     model.load_state_dict(state["best_model"] or state["model"])
     return model.eval()
+
+
+def _save(model: Any, target: Path) -> None:
+    try:
+        model.save_pretrained(target)
+    except SafetensorError as error:  # what safetensors makes of a full disk
+        raise OSError(errno.EIO, str(error)) from error
 
 
 def _preprocessing(state: Mapping[str, Any], settings: RunSettings, store: ImageStore) -> Preprocessing:

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import json
 import os
+import shlex
 import shutil
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -125,7 +126,7 @@ def start_afresh(folder: RunFolder, *, overwrite: bool) -> None:
         problem = Problem(
             "outputDir holds a run that was interrupted",
             f"--outputDir {folder.path}",
-            f"go on with it: tune-smp resume {folder.path}; or pass --overwrite to start again",
+            f"go on with it: tune-smp resume {shlex.quote(str(folder.path))}; or pass --overwrite to start again",
         )
     raise SettingsError(problem)
 

@@ -12,12 +12,24 @@ from tune_smp.errors import TuneSmpError
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
+class _LogFile(logging.FileHandler):
+    """A log that cannot be written, on a full disk say, never stands in the way of what is logged."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's own name
+        """Python prints a traceback here, to the user."""
+
+    def close(self) -> None:
+        """Give up what could not be written."""
+        with contextlib.suppress(OSError):
+            super().close()
+
+
 @contextlib.contextmanager
 def logged(folder: Path, command: str) -> Iterator[logging.Logger]:
     """Write what tune-smp logs inside the block, and the traceback of what ends it, to ``folder/<command>.log``."""
     folder.mkdir(parents=True, exist_ok=True)
     logger = logging.getLogger("tune_smp")
-    handler = logging.FileHandler(folder / f"{command}.log", encoding="utf-8")
+    handler = _LogFile(folder / f"{command}.log", encoding="utf-8")
     handler.setFormatter(logging.Formatter(FORMAT))
     logger.addHandler(handler)
     previous = logger.level

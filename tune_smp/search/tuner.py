@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -13,6 +14,7 @@ from typing import Any
 
 from ray import tune
 
+from tune_smp.errors import Problem, ResourceError
 from tune_smp.search.outcome import TrialOutcome
 from tune_smp.search.trainable import SmpTrainable, TrialConfig, refusal_from_plain
 
@@ -61,6 +63,9 @@ def run_single(
 
 
 def _outcome(result: tune.Result) -> TrialOutcome:
+    if result.error is not None and f"Errno {errno.ENOSPC}" in str(result.error):
+        fix = "free some space, then: tune-smp resume"
+        return TrialOutcome("failed", refusal=ResourceError(Problem("the disk is full", "--outputDir", fix)))
     if result.error is not None:
         return TrialOutcome("failed", reason=_last_line(str(result.error)))
     last = result.metrics or {}

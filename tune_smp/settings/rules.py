@@ -140,12 +140,24 @@ def precision_fits_device(draft: Draft) -> Iterator[Problem]:
         )
 
 
+def focal_gamma_has_gradients(draft: Draft) -> Iterator[Problem]:
+    """smp raises the error of a pixel to the power gamma: below 1 the gradient at 0 is infinite, and training NaN."""
+    gamma = draft.values.get("focal_gamma")
+    if gamma is not None and 0 < gamma < 1:
+        yield Problem(
+            f"--focalGamma must be 0 or at least 1, got {gamma:g}: between them gradients are infinite",
+            where=draft.where("focal_gamma"),
+            fix="pass --focalGamma 0 (plain cross-entropy) or 1 and more",
+        )
+
+
 RUN_RULES = (
     encoder_exists,
     pair_can_be_built,
     tile_fits,
     loss_fits_mode,
     loss_reads_its_numbers,
+    focal_gamma_has_gradients,
     optimizer_takes_its_numbers,
     head_needs_a_model,
     precision_fits_device,

@@ -76,7 +76,7 @@ class RunSettings(DataSettings):
     tversky_alpha: Annotated[float, Gt(0), About("TverskyLoss: weight of false positives.", "Loss and metric")] = 0.5
     tversky_beta: Annotated[float, Gt(0), About("TverskyLoss: weight of false negatives.", "Loss and metric")] = 0.5
     focal_gamma: Annotated[
-        float, Ge(0), About("FocalLoss: how much easy pixels are discounted.", "Loss and metric")
+        float, Ge(0), About("FocalLoss: how much easy pixels are discounted; 0, or at least 1.", "Loss and metric")
     ] = 2.0
 
     optimizer_name: Annotated[

@@ -74,7 +74,7 @@ def adopt_weights(
     ``replace_head`` keeps the model's own last layer, whatever the classes. Raises DataError where the two differ in
     anything else, naming both.
     """
-    _check_shapes(shape, earlier, replace_head=replace_head)
+    check_fits(shape, earlier, replace_head=replace_head)
     taken = {name: tensor for name, tensor in earlier.weights.items() if not (replace_head and name.startswith(HEAD))}
     try:
         with warnings.catch_warnings(action="ignore"):  # smp's, about what is told below
@@ -155,7 +155,8 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
         raise _refused(path, f"the weights are damaged: {error}", "copy the file again") from error
 
 
-def _check_shapes(wanted: ModelShape, earlier: EarlierRun, *, replace_head: bool) -> None:
+def check_fits(wanted: ModelShape, earlier: EarlierRun, *, replace_head: bool) -> None:
+    """Raises DataError, naming both, where the earlier model cannot be gone on from."""
     found = earlier.shape
     if (wanted.architecture, wanted.encoder, wanted.channels) != (found.architecture, found.encoder, found.channels):
         fix = (
