@@ -25,7 +25,7 @@ test-slow: install
 	$(BIN)/pytest -m slow
 
 demo: install
-	$(BIN)/tune-smp demo --outputDir $(DEMO) --overwrite
+	$(BIN)/tune-smp demo --outputDir $(DEMO)
 
 bench: install
 	$(BIN)/python benchmarks/epoch_overhead.py

@@ -29,7 +29,7 @@ AnySettings = TypeVar("AnySettings", bound="Settings")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 DEFAULT_LOG_LEVEL = "WARNING"
 INTERRUPTED = 130
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 UNEXPECTED = 1
 
 
@@ -67,7 +67,7 @@ def _failed_by_the_system(error: OSError, arguments: Sequence[str]) -> int:
     if error.errno not in NO_SPACE:
         return _failed(str(_unexpected(error)), UNEXPECTED, arguments)
     problem = Problem(
-        f"the disk is full: {error.strerror}",
+        f"the disk takes no more: {error.strerror}",
         where=str(error.filename or ""),
         fix="free some space, then go on with: tune-smp resume OUTPUT_DIR",
     )

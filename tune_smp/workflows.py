@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,6 +58,7 @@ def train(settings: RunSettings) -> RunSummary:
             settings = _adopt_pretrained(settings)
             data = _prepare(settings, folder)
             _check_pretrained(settings, data)
+            _fetch_encoder_weights(settings)
             write_settings(folder, "train", settings.to_json())
             return _run(settings, folder, data)
 
@@ -119,6 +120,15 @@ def _adopt_pretrained(settings: RunSettings) -> RunSettings:
     }
     _tell(f"{value} is taken from --pretrainedModel" for value in adopted.values())
     return settings.with_changes(**adopted)
+
+
+def _fetch_encoder_weights(settings: RunSettings) -> None:
+    """Bring the weights into the cache, or say that they cannot be had, before Ray starts."""
+    if settings.encoder_weights is None or settings.pretrained_model is not None:
+        return
+    from tune_smp.training.weights import fetch_weights  # noqa: PLC0415  imports torch
+
+    fetch_weights(settings.encoder, settings.encoder_weights)
 
 
 def _check_pretrained(settings: RunSettings, data: PreparedData) -> None:
@@ -200,9 +210,10 @@ def _run(settings: RunSettings, folder: RunFolder, data: PreparedData) -> RunSum
     best = saved.state if saved and saved.state["best_epoch"] else None
     if best is not None:
         _export(settings, folder, data, best)
-    summary = _summarise(settings, folder, outcome, best, time.monotonic() - started)
+    names = data.store.class_map.names
+    summary = _summarise(settings, folder, outcome, best, class_names=names, seconds=time.monotonic() - started)
     summary.write(folder)
-    _conclude(summary, folder, outcome)
+    _conclude(summary, folder, outcome, images_pattern=settings.images_pattern)
     return summary
 
 
@@ -248,6 +259,8 @@ def _summarise(
     folder: RunFolder,
     outcome: TrialOutcome,
     best: Mapping[str, Any] | None,
+    *,
+    class_names: Sequence[str],
     seconds: float,
 ) -> RunSummary:
     return RunSummary(
@@ -259,12 +272,19 @@ def _summarise(
         epochs=len(best["history"]) if best else 0,
         model=str(folder.model) if best else None,
         seconds=round(seconds, 1),
+        class_iou=_class_iou(best, class_names) if best else {},
         trials={outcome.state: 1},
-        reason=outcome.reason,
+        reason=outcome.reason or (outcome.refusal.problems[0].problem if outcome.refusal else None),
     )
 
 
-def _conclude(summary: RunSummary, folder: RunFolder, outcome: TrialOutcome) -> None:
+def _class_iou(best: Mapping[str, Any], class_names: Sequence[str]) -> dict[str, float | None]:
+    """IoU of each class at the best epoch; None for a class that occurs neither in labels nor in predictions."""
+    (row,) = (row for row in best["history"] if row["epoch"] == best["best_epoch"])
+    return dict(zip(class_names, row["class_iou"], strict=True))
+
+
+def _conclude(summary: RunSummary, folder: RunFolder, outcome: TrialOutcome, *, images_pattern: str) -> None:
     """Say how it ended and what to type next; an end without success is raised."""
     where = shlex.quote(str(folder.path))
     if summary.model is not None:
@@ -280,7 +300,10 @@ def _conclude(summary: RunSummary, folder: RunFolder, outcome: TrialOutcome) -> 
         raise NoTrialSucceededError(
             Problem(f"training ended as {summary.state}: {summary.reason}", str(folder.logs), _way_out(summary))
         )
-    console.print(f"next: tune-smp predict --model {where} --imagesDir IMAGES --outputDir MASKS")
+    pattern = shlex.quote(images_pattern)
+    console.print(
+        f"next: tune-smp predict --model {where} --imagesDir IMAGES --imagesPattern {pattern} --outputDir MASKS"
+    )
 
 
 def _way_out(summary: RunSummary) -> str:

@@ -67,8 +67,9 @@ def test_nothing_is_told_where_nothing_is_missing(tmp_path: Path) -> None:
     assert inspect_split(store, _regions(store, {1})) == ()
 
 
-def test_a_collection_in_two_lines(tmp_path: Path) -> None:
+def test_a_collection_in_three_lines(tmp_path: Path) -> None:
     store = _store(tmp_path, [NUCLEUS, np.repeat(BACKGROUND, 2, axis=0)])
-    first, second = describe_collection(store, _regions(store, {1}))
+    first, example, last = describe_collection(store, _regions(store, {1}))
     assert first == "2 images, 1 channel, 40×50 to 80×50 px: 1 for training, 1 for validation"
-    assert second == "label pixels: foreground 16.7%"
+    assert example == "for example: 0.tif with 0.tif"
+    assert last == "label pixels: foreground 16.7%"

@@ -6,10 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from tune_smp.data.collection import find_pairs
+from tune_smp.data.split import Region, write_split
+from tune_smp.data.store import open_or_build
+from tune_smp.data.synthetic import write_nuclei
 from tune_smp.errors import DataError, Problem, ResourceError
 from tune_smp.search.cluster import local_ray
 from tune_smp.search.trainable import TrialConfig, _as_plain, refusal_from_plain
 from tune_smp.search.tuner import run_single
+from tune_smp.settings.run import RunSettings
 
 
 def test_a_gpu_that_is_not_there_is_refused(tmp_path: Path) -> None:
@@ -32,6 +37,43 @@ def test_an_error_of_ours_comes_back_whole_and_is_not_tried_again(tmp_path: Path
     assert "no store" in str(outcome.refusal)
     assert epochs == []
     assert not list(tmp_path.glob("trials/**/error.txt")), "Ray saw no failure, so it did not try again"
+
+
+def test_an_error_of_ours_in_the_driver_is_raised_as_it_is(tmp_path: Path) -> None:
+    """A full disk, met while history.csv is written: Ray alone would make a TuneError with a traceback in it."""
+
+    def no_space(_: object) -> None:
+        raise ResourceError(Problem("cannot write the file: No space left on device", "history.csv"))
+
+    with local_ray(device="cpu"), pytest.raises(ResourceError, match="No space left") as error:
+        run_single(_tiny_trial(tmp_path), storage=tmp_path, name="trials", on_epoch=no_space)
+    assert error.value.exit_code == 5
+
+
+def _tiny_trial(folder: Path) -> TrialConfig:
+    write_nuclei(folder, count=2, size=(32, 32))
+    settings = RunSettings(
+        images_dir=folder,
+        labels_dir=folder,
+        images_pattern="nuclei_{i:d+}.tif",
+        labels_pattern="nuclei_{i:d+}.tif",
+        segmentation_mode="binary",
+        encoder_base_variant_weights="Test,tu-test_efficientnet,random",
+        tile_size=32,
+        batch_size=2,
+        max_epochs=2,
+        output_dir=folder / "out",
+    )
+    collection = find_pairs(
+        settings.images_folder,
+        settings.labels_folder,
+        images_pattern=settings.images_pattern,
+        labels_pattern=settings.labels_pattern,
+    )
+    store = open_or_build(collection, mode="binary", cache_dir=folder / "cache")
+    regions = [Region(0, 0, 32, 0, 32, "train"), Region(1, 0, 32, 0, 32, "validation")]
+    write_split(folder / "split.csv", regions, store.collection)
+    return TrialConfig(settings.to_json(), store=store.path, split=folder / "split.csv")
 
 
 def test_a_refusal_travels_as_plain_values() -> None:

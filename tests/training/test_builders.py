@@ -67,7 +67,7 @@ def test_without_cache_and_hub_it_fails_in_seconds_with_ways_out(
     said = str(raised.value)
     assert choice in said
     assert choice.replace("imagenet", "random") in said
-    assert all(word in said for word in ("fetch-weights", "HF_HOME", str(empty_cache), "127.0.0.1:9"))
+    assert all(word in said for word in ("copy the cache", "HF_HOME", str(empty_cache), "127.0.0.1:9"))
     assert not constants.HF_HUB_OFFLINE  # as it was
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from tune_smp.data.formats import shown
 from tune_smp.data.labels import ClassMap
 from tune_smp.data.split import Region
 from tune_smp.data.store import ImageStore, class_counts
@@ -28,7 +29,7 @@ def inspect_split(store: ImageStore, regions: Sequence[Region]) -> tuple[str, ..
             Problem(
                 "the labels of all validation images are background only",
                 LABELS_WHERE,
-                "label some more images, or choose another --seed, --trainFraction or --groupBy",
+                _way_to_foreground(store.class_map),
             )
         )
     if not train[foreground].any():
@@ -36,8 +37,14 @@ def inspect_split(store: ImageStore, regions: Sequence[Region]) -> tuple[str, ..
     return (*_missing(store.class_map, train, "training"), *_missing(store.class_map, validation, "validation"))
 
 
+def _way_to_foreground(class_map: ClassMap) -> str:
+    if class_map.ignore_value is not None:
+        return f"look whether --ignoreValue {class_map.ignore_value} is meant: it leaves these pixels out"
+    return "label some more images, or choose another --seed, --trainFraction or --groupBy"
+
+
 def describe_collection(store: ImageStore, regions: Sequence[Region]) -> tuple[str, ...]:
-    """The collection in two lines: what the images are, and how much of each class their labels hold."""
+    """The collection in three lines: its images, an example of a pair, and what the labels hold of each class."""
     heights, widths = zip(*store.sizes, strict=True)
     smallest, largest = min(store.sizes, key=np.prod), max(store.sizes, key=np.prod)
     size = f"{smallest[0]}×{smallest[1]}"
@@ -49,22 +56,22 @@ def describe_collection(store: ImageStore, regions: Sequence[Region]) -> tuple[s
     return (
         f"{len(store)} image{'s' * (len(store) != 1)}, {store.channels} channel{'s' * (store.channels != 1)}, "
         f"{size} px: {counts['train']} for training, {counts['validation']} for validation",
+        f"for example: {_example(store)}",
         f"label pixels: {_shares(store, regions)}",
     )
+
+
+def _example(store: ImageStore) -> str:
+    pair = store.pairs[0]
+    images, labels = (" + ".join(shown(path.name) for path in paths) for paths in (pair.images, pair.labels))
+    return f"{images} with {labels}"
 
 
 def _shares(store: ImageStore, regions: Sequence[Region]) -> str:
     pixels = sum((region.y1 - region.y0) * (region.x1 - region.x0) for region in regions)
     counts = class_counts(store, regions)
-    return listing(
-        [f"{name} {count / pixels:.1%}" for name, count in zip(class_names(store.class_map), counts, strict=True)],
-        limit=20,
-    )
-
-
-def class_names(class_map: ClassMap) -> tuple[str, ...]:
-    """One name per model output; binary has one output."""
-    return ("foreground",) if class_map.mode == "binary" else class_map.names
+    shares = [f"{name} {count / pixels:.1%}" for name, count in zip(store.class_map.names, counts, strict=True)]
+    return listing(shares, limit=20)
 
 
 def foreground_classes(class_map: ClassMap) -> slice:
@@ -73,8 +80,7 @@ def foreground_classes(class_map: ClassMap) -> slice:
 
 
 def _missing(class_map: ClassMap, counts: NDArray[np.int64], subset: str) -> tuple[str, ...]:
-    names = class_names(class_map)
-    absent = [names[number] for number in np.flatnonzero(counts == 0)]
+    absent = [class_map.names[number] for number in np.flatnonzero(counts == 0)]
     if not absent:
         return ()
     return (f"{'class' if len(absent) == 1 else 'classes'} {listing(absent)} in none of the {subset} images",)

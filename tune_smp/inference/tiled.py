@@ -121,8 +121,18 @@ def check_channels(reader: PixelSource, preprocessing: Preprocessing) -> None:
     """Raises DataError where an image has another number of channels than the model."""
     if reader.info.channels != preprocessing.channels:
         raise DataError(
-            Problem(f"the model takes {preprocessing.channels} channels, the image has {reader.info.channels}")
+            Problem(
+                f"the model takes {preprocessing.channels} channels, the image has {reader.info.channels}",
+                fix=_way_to_the_channels(preprocessing),
+            )
         )
+
+
+def _way_to_the_channels(preprocessing: Preprocessing) -> str:
+    variable = preprocessing.channel_variable
+    if variable is None:
+        return "choose images of the kind that the model was trained on"
+    return f"name the variable {{{variable}}} in --imagesPattern: the model stacks its values into channels"
 
 
 def _tiles(bands: PlaneBands, height: int, width: int, tiling: Tiling) -> Iterator[Tile]:

@@ -95,6 +95,7 @@ def _facts(state: Mapping[str, Any], settings: RunSettings, model: nn.Module, re
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         training_images=len(images["train"]),
         validation_images=len(images["validation"]),
+        images_pattern=settings.images_pattern,
     )
 
 

@@ -124,7 +124,7 @@ def start_afresh(folder: RunFolder, *, overwrite: bool) -> None:
         )
     else:
         problem = Problem(
-            "outputDir holds a run that was interrupted",
+            f"outputDir holds a run that {'failed' if folder.state() == 'failed' else 'was interrupted'}",
             f"--outputDir {folder.path}",
             f"go on with it: tune-smp resume {shlex.quote(str(folder.path))}; or pass --overwrite to start again",
         )

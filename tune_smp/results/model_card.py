@@ -14,7 +14,8 @@ from tune_smp.data.preprocessing import Preprocessing
 class CardFacts:
     """What the card says beyond preprocessing.json.
 
-    ``training_images`` and ``validation_images`` count images (two of a single image that was split in space).
+    ``images_pattern`` is the run's own; ``training_images`` and ``validation_images`` count images (a single image that
+    was split in space counts on both sides).
     """
 
     loss: str
@@ -25,6 +26,7 @@ class CardFacts:
     parameters: int
     training_images: int
     validation_images: int
+    images_pattern: str
 
 
 def model_card(preprocessing: Preprocessing, facts: CardFacts) -> str:

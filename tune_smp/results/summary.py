@@ -19,8 +19,8 @@ class RunSummary:
     """How a run ended.
 
     ``state`` is completed, early_stopped, diverged, failed or interrupted; ``best_metric`` is the validation metric of
-    ``best_epoch``, whose weights are in ``model``; ``trials`` counts trials by state; ``reason`` says what ended a run
-    that failed.
+    ``best_epoch``, whose weights are in ``model``, and ``class_iou`` the IoU of each class then; ``trials`` counts
+    trials by state; ``reason`` says what ended a run that failed.
     """
 
     command: str
@@ -31,6 +31,7 @@ class RunSummary:
     epochs: int
     model: str | None
     seconds: float
+    class_iou: dict[str, float | None]
     trials: dict[str, int]
     reason: str | None = None
 

@@ -31,7 +31,8 @@ QUIET = {
     "RAY_DEDUP_LOGS": "0",
 }
 # Sockets of the operating system have paths of at most 107 bytes, and Ray adds some 60 to its temporary folder.
-LONGEST_TEMPORARY_FOLDER = 40
+LONGEST_TEMPORARY_FOLDER = 30
+TEMPORARY_PREFIX = "tune-smp-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,8 @@ def _start(device: str, dashboard: Dashboard | None, folder: Path) -> ray._priva
             object_store_memory=_object_store_bytes(),
             log_to_driver=False,
             logging_level=logging.CRITICAL,
-            _temp_dir=str(folder),
+            # Ray opens its folder to everyone; the one around it stays closed.
+            _temp_dir=str(folder / "ray"),
             **options,
         )
     except (RuntimeError, OSError, ValueError, ConnectionError) as error:
@@ -126,7 +128,17 @@ def _temporary_folder() -> Path:
     parent = Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir()))
     if len(str(parent)) > LONGEST_TEMPORARY_FOLDER:
         parent = Path("/tmp")  # noqa: S108  mkdtemp makes a private folder in it
-    return Path(tempfile.mkdtemp(prefix="tune-smp-", dir=parent))
+    _remove_leftovers(parent)
+    return Path(tempfile.mkdtemp(prefix=f"{TEMPORARY_PREFIX}{os.getpid()}-", dir=parent))
+
+
+def _remove_leftovers(parent: Path) -> None:
+    """Folders of our own programs that were killed: their process, whose number is in the name, is no more."""
+    for folder in parent.glob(f"{TEMPORARY_PREFIX}*-*"):
+        number = folder.name.removeprefix(TEMPORARY_PREFIX).partition("-")[0]
+        with contextlib.suppress(OSError):
+            if number.isdigit() and not psutil.pid_exists(int(number)) and folder.stat().st_uid == os.getuid():
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from typing import Any
 
 from ray import tune
 
-from tune_smp.errors import Problem, ResourceError
+from tune_smp.errors import Problem, ResourceError, TuneSmpError
 from tune_smp.search.outcome import TrialOutcome
 from tune_smp.search.trainable import SmpTrainable, TrialConfig, refusal_from_plain
 
@@ -39,6 +39,8 @@ def run_single(
 
     ``storage/name`` is where Ray keeps its files and the checkpoints. Ctrl-C and SIGTERM end the trial in order: its
     state is then ``interrupted``.
+
+    Raises ResourceError when the disk is full, and what ``on_epoch`` raises of ours.
     """
     watcher = _Watcher(on_epoch)
     tuner = tune.Tuner(
@@ -57,15 +59,31 @@ def run_single(
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1, num_to_keep=CHECKPOINTS_KEPT),
         ),
     )
-    with _terminable():
-        results = tuner.fit()
-    return _outcome(results[0])
+    try:
+        with _terminable():
+            results = tuner.fit()
+    except tune.TuneError as error:
+        # Ray turns what its callbacks raise, and what it meets itself, into text.
+        if watcher.error is not None:
+            raise watcher.error from error
+        if _is_full_disk(error):
+            raise _disk_full(storage) from error
+        raise
+    return _outcome(results[0], storage)
 
 
-def _outcome(result: tune.Result) -> TrialOutcome:
-    if result.error is not None and f"Errno {errno.ENOSPC}" in str(result.error):
-        fix = "free some space, then: tune-smp resume"
-        return TrialOutcome("failed", refusal=ResourceError(Problem("the disk is full", "--outputDir", fix)))
+def _is_full_disk(error: Exception) -> bool:
+    # Ray hands errors on as text; the second is what training.checkpoint says where torch's own writer met the end.
+    return any(sign in str(error) for sign in (f"Errno {errno.ENOSPC}", "the checkpoint cannot be written"))
+
+
+def _disk_full(storage: Path) -> ResourceError:
+    return ResourceError(Problem("the disk is full", str(storage), "free some space, then: tune-smp resume"))
+
+
+def _outcome(result: tune.Result, storage: Path) -> TrialOutcome:
+    if result.error is not None and _is_full_disk(result.error):
+        return TrialOutcome("failed", refusal=_disk_full(storage))
     if result.error is not None:
         return TrialOutcome("failed", reason=_last_line(str(result.error)))
     last = result.metrics or {}
@@ -86,11 +104,17 @@ class _Watcher(tune.Callback):
 
     def __init__(self, on_epoch: Callable[[EpochResult], None]) -> None:
         self._on_epoch: Callable[[EpochResult], None] | None = on_epoch
+        self.error: TuneSmpError | None = None
 
     def on_trial_result(self, **info: Any) -> None:
         """Called by Ray after every step of the trial."""
-        if self._on_epoch is not None and "refusal" not in info["result"]:
+        if self._on_epoch is None or "refusal" in info["result"]:
+            return
+        try:
             self._on_epoch(info["result"])
+        except TuneSmpError as error:
+            self.error = error
+            raise
 
     def on_trial_recover(self, **_: Any) -> None:
         """Called by Ray when a worker died and the trial starts again."""
@@ -98,7 +122,7 @@ class _Watcher(tune.Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         # Ray pickles its callbacks with the Tuner; a live display is nothing to keep.
-        return {"_on_epoch": None}
+        return {"_on_epoch": None, "error": None}
 
 
 @contextlib.contextmanager

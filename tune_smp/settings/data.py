@@ -65,7 +65,7 @@ class DataSettings(Settings):
         About(
             "Variable of imagesPattern whose equal values never fall on both sides of the split.",
             "Data",
-            absent="every image by itself",
+            absent="only images that share a file stay together",
         ),
     ] = None
     allow_unpaired: Annotated[bool, About("Leave images without labels out, and labels without images.", "Data")] = (

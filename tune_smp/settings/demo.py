@@ -13,11 +13,11 @@ from tune_smp.settings.folders import AbsolutePath
 
 
 class DemoSettings(Settings):
-    """A small search on synthetic data."""
+    """One run on synthetic data; a demo of before in the same folder is replaced."""
 
     model_config = ConfigDict(validate_default=True)  # the default folder, too, becomes absolute
     command: ClassVar[str] = "demo"
 
     output_dir: Annotated[
-        Path, AbsolutePath, About("Folder for data, model and report.", "Output", folder="written")
+        Path, AbsolutePath, About("Folder for data, model and masks.", "Output", folder="written")
     ] = Path("tune-smp-demo")

@@ -49,7 +49,8 @@ def wrong_value(flag: Flag, value: object) -> Problem:
 
 def missing_value(flag: Flag) -> Problem:
     """A flag that has to be passed and was not."""
-    return Problem(f"{flag.option} is required", fix=f"pass {flag.option}: {flag.about.description}")
+    names = f" One of: {', '.join(flag.choices)}." if flag.choices else ""
+    return Problem(f"{flag.option} is required", fix=f"pass {flag.option}: {flag.about.description}{names}")
 
 
 def unknown_flag(name: str, flags: Sequence[Flag], command: str) -> Problem:

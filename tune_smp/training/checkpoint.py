@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,10 @@ def load(path: Path) -> dict[str, Any]:
     newer format, or a pickle that holds more than numbers, text and tensors.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # torch warns of the pickles that it refuses a moment later.
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise _refused(path, "there is no such checkpoint", "pass the folder that a run wrote") from error
     except pickle.UnpicklingError as error:

@@ -82,7 +82,7 @@ def _unreachable(encoder: Encoder, weights: str, reason: str) -> ResourceError:
             f"the weights {weights!r} of {encoder.name} are in no cache ({constants.HF_HUB_CACHE}), and "
             f"{constants.ENDPOINT} did not give them: {reason}",
             f'--encoderBaseVariantWeights "{encoder.family},{encoder.name},{weights}"',
-            f"run tune-smp fetch-weights where there is a network and copy the folder that HF_HOME names; or train "
+            f"train once where there is a network, copy the cache and name its folder by HF_HOME; or train "
             f'from random weights: "{encoder.family},{encoder.name},random"',
         )
     )
