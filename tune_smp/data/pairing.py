@@ -139,7 +139,7 @@ def pair_by_variables(
     image_stacks = stack(images, image_outer, channel)
     label_stacks = stack(labels, shared, class_variable)
     if not shared:
-        _require_one_side_single(image_stacks, labels, label_variables)
+        _require_one_side_single(image_stacks, labels, image_variables=image_variables, label_variables=label_variables)
 
     def label_key(image_key: Key) -> Key:
         values = dict(zip(image_outer, image_key, strict=True))
@@ -268,15 +268,21 @@ def _class_variable(image_variables: Sequence[str], label_variables: Sequence[st
     return extra[0] if extra else None
 
 
-def _require_one_side_single(image_stacks: Stacks, labels: Sequence[FoundFile], label_variables: Sequence[str]) -> None:
+def _require_one_side_single(
+    image_stacks: Stacks,
+    labels: Sequence[FoundFile],
+    *,
+    image_variables: Sequence[str],
+    label_variables: Sequence[str],
+) -> None:
     """Without a shared variable everything agrees with everything: right only for one image or for one label."""
     images = sum(1 for kind in _kinds(image_stacks) for _ in kind)
     if images > 1 and len(labels) > 1:
-        names = ", ".join(label_variables) or "none"
+        of_images, of_labels = (", ".join(names) or "none" for names in (image_variables, label_variables))
         raise DataError(
             Problem(
                 f"the patterns share no variable, so {images} images cannot be matched with {len(labels)} labels",
-                f"variables of --labelsPattern: {names}",
+                f"variables of --imagesPattern: {of_images}; variables of --labelsPattern: {of_labels}",
                 "use the same variable in both for what they have in common, or no variable in either",
             )
         )
