@@ -69,7 +69,7 @@ def test_nearest_command_and_subject(capsys: pytest.CaptureFixture[str]) -> None
     main(["trian"])
     main(["show", "encodrs"])
     err = capsys.readouterr().err
-    assert "did you mean 'train'? one of: train, resume" in err
+    assert "did you mean 'train'? one of: train, search, resume" in err
     assert "did you mean 'encoders'? one of: architectures, encoders" in err
 
 

@@ -40,6 +40,8 @@ FENCES = {
     "timm": "training",
     "bfio": "data.images",
     "filepattern": "data.collection",
+    "matplotlib": "results.report",
+    "ruamel": "search.space_file",
 }
 
 # Loaded by --help and by every usage error: torch (seconds) and its friends must not come along.
@@ -57,6 +59,8 @@ LIGHT_DATA = (
     "tiles",
     "synthetic",
 )
+# A usage error in a search space answers before torch, Ray and Optuna are loaded.
+LIGHT_SEARCH = ("space", "space_file", "space_checks", "outcome")
 HEAVY = ("torch", "torchvision", "segmentation_models_pytorch", "timm", "ray", "optuna")
 
 FORBIDDEN_NAMES = frozenset({"utils", "util", "helpers", "helper", "common", "misc"})
@@ -165,6 +169,7 @@ def test_no_computed_imports() -> None:
 def test_light_rooms_load_nothing_heavy() -> None:
     light = [module for module in placed() if room(module) in LIGHT_ROOMS]
     light += [f"data.{name}" for name in LIGHT_DATA if f"data.{name}" in modules()]
+    light += [f"search.{name}" for name in LIGHT_SEARCH]
     # One process for all is fast; were something heavy found, the message tells after which module it came.
     program = f"""
 import importlib, sys

@@ -28,6 +28,7 @@ AnySettings = TypeVar("AnySettings", bound="Settings")
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 DEFAULT_LOG_LEVEL = "WARNING"
+LAST_COLUMNS = ("summary", "description", "weights", "searches", "not_with")
 INTERRUPTED = 130
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 UNEXPECTED = 1
@@ -142,6 +143,37 @@ def _train(arguments: Sequence[str]) -> None:
         workflows.train(settings)
 
 
+def _search(arguments: Sequence[str]) -> None:
+    from tune_smp.settings.search import SearchSettings  # noqa: PLC0415 - imported when asked for, see the docstring
+
+    settings = _settings(SearchSettings, arguments)
+    if settings is None:
+        return
+    if settings.submit:
+        _submit(settings.address or "", arguments)
+        return
+    from tune_smp import workflows  # noqa: PLC0415 - pydantic, rich
+
+    workflows.search(settings)
+
+
+def _submit(address: str, arguments: Sequence[str]) -> None:
+    """Send the same command to the cluster, where it joins the Ray that it runs in; end with its exit code."""
+    from tune_smp.search.submit import submit_and_follow  # noqa: PLC0415 - ray
+    from tune_smp.settings.command_line import without  # noqa: PLC0415 - pydantic
+
+    words = without(arguments, ("--submit", "--address"))
+    code = submit_and_follow(["tune-smp", "search", *words, "--address=auto"], address=address, write=print_line)
+    if code:
+        raise SystemExit(code)
+
+
+def print_line(line: str) -> None:
+    """A line of somebody else's log."""
+    sys.stdout.write(line.rstrip("\n") + "\n")
+    sys.stdout.flush()
+
+
 def _predict(arguments: Sequence[str]) -> None:
     from tune_smp.settings.predict import PredictSettings  # noqa: PLC0415 - imported when asked for
 
@@ -173,30 +205,70 @@ def _demo(arguments: Sequence[str]) -> None:
 
 
 def _resume(arguments: Sequence[str]) -> None:
-    if _asks_for_help(arguments):
-        sys.stdout.write("usage: tune-smp resume OUTPUT_DIR [--debug]\n\nGo on with an interrupted run, in place.\n")
-        return
-    folder = Path(_only_word("resume", arguments, "OUTPUT_DIR", legal_flag="--debug")).absolute()
-    if not os.path.isdir(folder):  # noqa: PTH112 - Path.is_dir raises where this user may not look
-        fix = "pass the --outputDir of an interrupted run"
-        raise SettingsError(Problem("there is no such folder to resume", where=str(folder), fix=fix))
-    from tune_smp import workflows  # noqa: PLC0415 - torch
+    from tune_smp.settings.search import ResumeSettings  # noqa: PLC0415 - imported when asked for
 
-    workflows.resume(folder)
+    words = [word for word in arguments[:1] if not word.startswith("-")]
+    settings = _settings(ResumeSettings, arguments[len(words) :])
+    if settings is None:
+        return
+    folder = _existing_folder("resume", words, "pass the --outputDir of an interrupted run")
+    from tune_smp import workflows  # noqa: PLC0415 - pydantic, rich
+
+    workflows.resume(folder, num_trials=settings.num_trials, time_budget=settings.time_budget)
+
+
+def _report(arguments: Sequence[str]) -> None:
+    if _asks_for_help(arguments):
+        sys.stdout.write("usage: tune-smp report OUTPUT_DIR [--debug]\n\n(Re)write report.html of a run or search.\n")
+        return
+    word = _only_word("report", arguments, "OUTPUT_DIR", legal_flag="--debug")
+    folder = _existing_folder("report", [word], "pass the --outputDir of a run or search")
+    from tune_smp import workflows  # noqa: PLC0415 - pydantic, rich
+
+    workflows.report(folder)
+
+
+def _existing_folder(command: str, words: Sequence[str], fix: str) -> Path:
+    if not words:
+        raise SettingsError(
+            Problem(f"tune-smp {command} takes an OUTPUT_DIR first", fix=f"tune-smp {command} OUTPUT_DIR")
+        )
+    folder = Path(words[0]).absolute()
+    if not os.path.isdir(folder):  # noqa: PTH112 - Path.is_dir raises where this user may not look
+        raise SettingsError(Problem(f"there is no such folder to {command}", where=str(folder), fix=fix))
+    return folder
 
 
 def _show(arguments: Sequence[str]) -> None:
     from tune_smp.choices.catalogue import CATALOGUE  # noqa: PLC0415 - imported when asked for
 
+    subjects = [*CATALOGUE, "spaces"]
     if _asks_for_help(arguments):
-        sys.stdout.write(f"usage: tune-smp show {'|'.join(CATALOGUE)} [--json]\n\nWhat can be chosen.\n")
+        usage = f"usage: tune-smp show {'|'.join(subjects)} [--json]\n       tune-smp show spaces NAME [--json]\n"
+        sys.stdout.write(f"{usage}\nWhat can be chosen.\n")
         return
-    subject = _only_word("show", arguments, "|".join(CATALOGUE), legal_flag="--json")
-    if subject not in CATALOGUE:
-        fix = f"{nearest(subject, CATALOGUE)}one of: {', '.join(CATALOGUE)}"
-        raise SettingsError(Problem(f"there are no {subject!r} to show", fix=fix))
-    records = CATALOGUE[subject]()
+    words = [word for word in arguments if word != "--json"]
+    if words[:1] == ["spaces"]:
+        records = _space_records(words[1:])
+    else:
+        subject = _only_word("show", arguments, "|".join(subjects), legal_flag="--json")
+        if subject not in CATALOGUE:
+            fix = f"{nearest(subject, subjects)}one of: {', '.join(subjects)}"
+            raise SettingsError(Problem(f"there are no {subject!r} to show", fix=fix))
+        records = CATALOGUE[subject]()
     sys.stdout.write(json.dumps(records, indent=2) + "\n" if "--json" in arguments else _table(records))
+
+
+def _space_records(words: Sequence[str]) -> Sequence[Mapping[str, Any]]:
+    """The spaces that there are, or all that one of them asks for."""
+    from tune_smp.search.space_file import describe, named_spaces, read_space  # noqa: PLC0415 - imported when asked for
+
+    if words:
+        return describe(read_space(_only_word("show spaces", words, "NAME", legal_flag="--json")))
+    spaces = [read_space(name) for name in named_spaces()]
+    return [
+        {"name": space.name, "searches": list(space.searched), "description": space.description} for space in spaces
+    ]
 
 
 def _settings(settings: type[AnySettings], arguments: Sequence[str]) -> AnySettings | None:
@@ -205,7 +277,7 @@ def _settings(settings: type[AnySettings], arguments: Sequence[str]) -> AnySetti
     from tune_smp.settings.folders import check_folders  # noqa: PLC0415 - imports pydantic
 
     if _asks_for_help(arguments):
-        sys.stdout.write(help_text(settings, COMMANDS[settings.command].summary))
+        sys.stdout.write(help_text(settings, COMMANDS[settings.command.partition(" ")[0]].summary))
         return None
     chosen = settings_from(settings, arguments)
     check_folders(chosen)
@@ -228,7 +300,7 @@ def _only_word(command: str, arguments: Sequence[str], name: str, *, legal_flag:
 
 def _table(records: Sequence[Mapping[str, Any]]) -> str:
     """Records in columns; the longest texts, summaries and lists, stand last."""
-    names = sorted(records[0], key=lambda name: name in ("summary", "weights", "not_with"))
+    names = sorted(records[0], key=lambda name: name in LAST_COLUMNS)
     rows = [names, *([_cell(record[name]) for name in names] for record in records)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(names))]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
@@ -253,9 +325,11 @@ class Command:
 
 COMMANDS: Mapping[str, Command] = {
     "train": Command("train one fixed configuration", _train),
-    "resume": Command("OUTPUT_DIR: go on with an interrupted run, in place", _resume),
+    "search": Command("search for the best model over architectures, encoders, optimizers, losses, numbers", _search),
+    "resume": Command("OUTPUT_DIR: go on with an interrupted train or search, in place", _resume),
     "predict": Command("exported model + images -> label images", _predict),
     "check": Command("look at a collection and say what is wrong with it, before anything is trained", _check),
+    "report": Command("OUTPUT_DIR: (re)write report.html", _report),
     "show": Command("what can be chosen: architectures, encoders, losses, ...; as a table or --json", _show),
     "demo": Command("all of it on synthetic data", _demo),
 }

@@ -5,7 +5,8 @@
     ├── DataError                 3   images, labels or model files are wrong
     ├── NoTrialSucceededError     4   everything was tried, nothing gave a model
     ├── ResourceError             5   disk, memory, device or cluster
-    │   └── FolderBusyError       5   another program holds this output folder
+    │   ├── FolderBusyError       5   another program holds this output folder
+    │   └── OutOfMemoryError      5   not even a fraction of a batch fits
     └── InterruptedRunError     130   stopped by the user, can be resumed
 
 Every exception carries *all* the problems that one stage found, each as a rule that was broken, where, and the way out.
@@ -80,6 +81,10 @@ class ResourceError(TuneSmpError):
 
 class FolderBusyError(ResourceError):
     """Another program holds this output folder."""
+
+
+class OutOfMemoryError(ResourceError):
+    """Memory does not suffice, not even for a fraction of a batch."""
 
 
 class InterruptedRunError(TuneSmpError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -28,13 +29,13 @@ def test_a_gpu_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_error_of_ours_comes_back_whole_and_is_not_tried_again(tmp_path: Path) -> None:
-    config = TrialConfig(settings={}, store=tmp_path / "no store", split=tmp_path / "no split")
+    config = dataclasses.replace(_tiny_trial(tmp_path), split=tmp_path / "no split")
     epochs: list[object] = []
     with local_ray(device="cpu"):
         outcome = run_single(config, storage=tmp_path, name="trials", on_epoch=epochs.append)
     assert outcome.state == "failed"
     assert isinstance(outcome.refusal, DataError)
-    assert "no store" in str(outcome.refusal)
+    assert "no split" in str(outcome.refusal)
     assert epochs == []
     assert not list(tmp_path.glob("trials/**/error.txt")), "Ray saw no failure, so it did not try again"
 

@@ -68,6 +68,34 @@ class RunFolder:
         return self.path / "trials"
 
     @property
+    def histories(self) -> Path:
+        """One history per trial of a search."""
+        return self.trials / "histories"
+
+    def trial_history(self, number: int) -> Path:
+        """One row per epoch of a trial; the columns are those of ``history``."""
+        return self.histories / f"trial_{number:05d}.csv"
+
+    def trial_log(self, number: int) -> Path:
+        """The traceback of a trial that failed."""
+        return self.logs / f"trial_{number:05d}.log"
+
+    @property
+    def trials_csv(self) -> Path:
+        """One row per trial of a search, best first."""
+        return self.path / "trials.csv"
+
+    @property
+    def study(self) -> Path:
+        """The Optuna study of a search."""
+        return self.path / "study.journal"
+
+    @property
+    def report(self) -> Path:
+        """What came out, for people: one file that needs no other."""
+        return self.path / "report.html"
+
+    @property
     def lock(self) -> Path:
         """Held by the program that works in this folder; the operating system lets go of it when that program dies."""
         return self.path / ".tune-smp.lock"
@@ -82,6 +110,7 @@ class RunFolder:
         return (
             *(self.model, self.checkpoint, self.history, self.settings),
             *(self.split, self.summary, self.logs, self.trials),
+            *(self.trials_csv, self.study, self.report),
         )
 
     def state(self) -> str | None:
@@ -236,10 +265,10 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows with the columns of the first one, whole or not at all."""
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], *, columns: Sequence[str] | None = None) -> None:
+    """Write rows, whole or not at all; without ``columns``, with those of the first row, which then must exist."""
     with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), extrasaction="ignore")
+        writer = csv.DictWriter(file, fieldnames=columns or list(rows[0]), extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
 

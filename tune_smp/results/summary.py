@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tune_smp import __version__
 from tune_smp.results.folder import RunFolder, write_json
 
 # The libraries that decide the numbers of a run.
-DECISIVE = ("torch", "segmentation-models-pytorch", "timm", "ray", "numpy", "bfio", "filepattern", "tifffile")
+DECISIVE = ("torch", "segmentation-models-pytorch", "timm", "ray", "optuna", "numpy", "bfio", "filepattern", "tifffile")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,39 @@ class RunSummary:
         write_json(folder.summary, asdict(self))
 
 
+@dataclass(frozen=True, slots=True)
+class SearchSummary:
+    """How a search ended.
+
+    ``state`` is completed, out_of_time, interrupted or failed (no trial gave a model). ``best_metric`` is the
+    validation metric of ``best_epoch`` of ``best_trial``, whose weights are in ``model``; ``default_metric`` that of
+    trial 0, the plain default; ``evaluated_metric`` was measured on the exported model. ``trials`` counts trials by
+    state; ``epochs`` were run, ``epochs_saved`` were not, by ending trials early. ``importances`` are shares of the
+    searched flags in the differences between trials; ``reproduce`` is the command that trains the best trial again.
+    """
+
+    state: str
+    metric: str
+    best_metric: float | None
+    best_epoch: int | None
+    best_trial: int | None
+    default_metric: float | None
+    trials: dict[str, int]
+    epochs: int
+    epochs_saved: int
+    evaluated_metric: float | None = None
+    model: str | None = None
+    class_iou: dict[str, float | None] = field(default_factory=dict)
+    importances: dict[str, float] = field(default_factory=dict)
+    reproduce: str | None = None
+    seconds: float = 0.0
+    reason: str | None = None
+
+    def write(self, folder: RunFolder) -> None:
+        """Write summary.json."""
+        write_json(folder.summary, {"command": "search", **asdict(self)})
+
+
 def versions() -> dict[str, str]:
     """tune-smp, Python and the libraries that decide the numbers of a run."""
     return {
@@ -49,6 +82,6 @@ def versions() -> dict[str, str]:
     }
 
 
-def write_settings(folder: RunFolder, command: str, settings: dict[str, Any]) -> None:
+def write_settings(folder: RunFolder, command: str, settings: dict[str, Any], **more: Any) -> None:
     """Write settings.json: what was chosen, and with which versions it ran."""
-    write_json(folder.settings, {"command": command, "settings": settings, "versions": versions()})
+    write_json(folder.settings, {"command": command, "settings": settings, "versions": versions(), **more})

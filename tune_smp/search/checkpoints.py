@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tune_smp.errors import DataError
+from tune_smp.search.outcome import TrialRecord, best_of
 from tune_smp.search.trainable import CHECKPOINT_NAME
 from tune_smp.training import checkpoint
 
@@ -30,7 +31,11 @@ def newest_whole(trials: Path, final: Path) -> SavedRun | None:
     ``final`` is what an earlier session kept, so anything below ``trials`` is newer. A checkpoint that a kill cut short
     is passed over: the one before it is still there.
     """
-    for path in [*_by_age(trials), final]:
+    return _first_whole([*_by_age(trials, f"**/checkpoint_*/{CHECKPOINT_NAME}"), final])
+
+
+def _first_whole(paths: Sequence[Path]) -> SavedRun | None:
+    for path in paths:
         if path.exists():
             try:
                 return SavedRun(path, checkpoint.load(path))
@@ -39,14 +44,49 @@ def newest_whole(trials: Path, final: Path) -> SavedRun | None:
     return None
 
 
+def newest_of_trial(trials: Path, number: int) -> SavedRun | None:
+    """The newest checkpoint of a trial of a search that can be read."""
+    return _first_whole(_by_age(trials, f"{trial_folder(number)}*/checkpoint_*/{CHECKPOINT_NAME}"))
+
+
+def trial_folder(number: int) -> str:
+    """How the name of a trial's folder begins; Ray's own name for the trial follows, another one in each session."""
+    return f"trial_{number:05d}_"
+
+
+class BestKept:
+    """Keeps the checkpoints of the best few trials that ended, so that a search of any length fits on the disk."""
+
+    MOST = 3
+
+    def __init__(self, trials: Path) -> None:
+        self.trials = trials
+        self._kept: list[TrialRecord] = []
+
+    def ended(self, record: TrialRecord) -> None:
+        """Remove the checkpoints of this trial, or those of the one whose place it takes."""
+        self._kept.append(record)
+        best: list[TrialRecord] = []
+        while len(best) < self.MOST and (found := best_of([row for row in self._kept if row not in best])):
+            best.append(found)
+        for row in self._kept:
+            if row not in best:
+                remove_checkpoints(self.trials, f"{trial_folder(row.number)}*/checkpoint_*")
+        self._kept = best
+
+
+def remove_checkpoints(trials: Path, pattern: str = "**/checkpoint_*") -> None:
+    """Remove the checkpoints below ``trials`` whose folders match."""
+    for folder in trials.glob(pattern):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def keep_newest(saved: SavedRun, final: Path, *, trials: Path) -> None:
     """Make ``saved`` the run's ``final`` checkpoint, then remove Ray's."""
     if saved.path != final:
         checkpoint.save(saved.state, final)
-    for folder in trials.glob("**/checkpoint_*"):
-        shutil.rmtree(folder, ignore_errors=True)
+    remove_checkpoints(trials)
 
 
-def _by_age(trials: Path) -> list[Path]:
-    found = trials.glob(f"**/checkpoint_*/{CHECKPOINT_NAME}")
-    return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+def _by_age(trials: Path, pattern: str) -> list[Path]:
+    return sorted(trials.glob(pattern), key=lambda path: path.stat().st_mtime_ns, reverse=True)

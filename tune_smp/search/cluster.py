@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,8 +16,10 @@ from typing import Any
 
 import psutil
 import ray
+from ray._private.authentication import authentication_utils
 
 from tune_smp.errors import Problem, ResourceError
+from tune_smp.search.gcs import AUTO, ask_cluster, check_can_join, find_address, token_source
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +34,8 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
 }
+# Workers of a cluster that others started have its environment, not ours: torch on shared cores must not spin there.
+WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
 # Sockets of the operating system have paths of at most 107 bytes, and Ray adds some 60 to its temporary folder.
 LONGEST_TEMPORARY_FOLDER = 30
 TEMPORARY_PREFIX = "tune-smp-"
@@ -44,17 +50,51 @@ class Dashboard:
 
 
 @dataclass(frozen=True, slots=True)
+class Node:
+    """A machine of a cluster that is alive, and what it gives to Ray in all."""
+
+    id: str
+    address: str
+    cpus: float
+    gpus: float
+
+
+@dataclass(frozen=True, slots=True)
 class Resources:
-    """What Ray has, and where it can be watched."""
+    """What Ray has over all ``nodes``, and where it can be watched.
+
+    ``token`` says where the token that the dashboard asks for is kept; ``notes`` is what the user should be told.
+    """
 
     cpus: int
     gpus: float
     dashboard_url: str | None
+    nodes: tuple[Node, ...] = ()
+    token: str = "~/.ray/auth_token"  # noqa: S105  the name of its file
+    notes: tuple[str, ...] = ()
 
 
 def usable_cpus() -> int:
     """Cores that this process may run on, in containers too."""
     return len(os.sched_getaffinity(0))
+
+
+@contextlib.contextmanager
+def connected_ray(
+    address: str | None, *, device: str = "auto", dashboard: Dashboard | None = None
+) -> Iterator[Resources]:
+    """A Ray of our own for None; else a part in the cluster at ``address``, ``auto`` or host:port, left with the block.
+
+    The environment's RAY_ADDRESS counts for ``auto`` alone. With ``device`` ``cpu`` the GPUs of the cluster are left
+    out of the account. Nothing of a joined cluster is changed or ended.
+
+    Raises SettingsError for an address that is none; ResourceError, within seconds, where no cluster answers there,
+    where token or versions do not match, where this machine is none of it, or where there is no GPU for ``gpu``.
+    """
+    with (
+        local_ray(device=device, dashboard=dashboard) if address is None else _joined_ray(address, device) as resources
+    ):
+        yield resources
 
 
 @contextlib.contextmanager
@@ -64,7 +104,6 @@ def local_ray(*, device: str = "auto", dashboard: Dashboard | None = None) -> It
     ``device`` is ``auto``, ``cpu`` (Ray sees no GPU) or ``gpu``. Raises ResourceError when ``gpu`` is asked for and
     there is none, or when Ray does not start.
     """
-    os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
     _silence_ray()
     folder = _temporary_folder()
     try:
@@ -98,13 +137,71 @@ def _start(device: str, dashboard: Dashboard | None, folder: Path) -> ray._priva
         ) from error
 
 
+@contextlib.contextmanager
+def _joined_ray(given: str, device: str) -> Iterator[Resources]:
+    _silence_ray()
+    # Sent as a Ray Job, this program has an environment for its workers already: ours is added to it.
+    os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")
+    # Ray blocks SIGINT in jobs, and an orderly end starts with it.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    facts = ask_cluster(find_address(given))
+    if given == AUTO and facts.private:
+        raise ResourceError(
+            Problem(
+                f"the only Ray on this machine ({facts.address}) was started by another program for itself",
+                "--address auto",
+                "leave --address away to have one of your own, or start a cluster (ray start --head)",
+            )
+        )
+    check_can_join(facts)
+    try:
+        context = _join(facts.address)
+        yield dataclasses.replace(_resources(device, context.dashboard_url), notes=_warnings(facts.address))
+    finally:
+        ray.shutdown()
+
+
+def _warnings(address: str) -> tuple[str, ...]:
+    if authentication_utils.is_token_auth_enabled():
+        return ()
+    return (f"the cluster at {address} asks for no token: whoever reaches it can run any program on it",)
+
+
+def _join(address: str) -> ray._private.worker.RayContext:
+    try:
+        return ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level=logging.CRITICAL,
+            runtime_env={"env_vars": WORKER_ENVIRONMENT},
+        )
+    except (RuntimeError, OSError, ValueError, ConnectionError) as error:
+        raise ResourceError(
+            Problem(
+                f"joining the cluster failed: {error}", f"--address {address}", "see --debug and the cluster's logs"
+            )
+        ) from error
+
+
 def _resources(device: str, dashboard_url: str | None) -> Resources:
-    total = ray.cluster_resources()
-    gpus = float(total.get("GPU", 0))
+    nodes = tuple(_node(entry, device) for entry in ray.nodes() if entry["Alive"])
+    gpus = sum(node.gpus for node in nodes)
     if device == "gpu" and gpus < 1:
-        raise ResourceError(Problem("this machine has no GPU that can be used", "--device gpu", "pass --device cpu"))
-    url = f"http://{dashboard_url}" if dashboard_url else None
-    return Resources(cpus=int(total["CPU"]), gpus=gpus, dashboard_url=url)
+        where = "this machine has" if len(nodes) == 1 else f"the {len(nodes)} nodes of the cluster have"
+        raise ResourceError(Problem(f"{where} no GPU that can be used", "--device gpu", "pass --device cpu"))
+    return Resources(
+        cpus=int(sum(node.cpus for node in nodes)),
+        gpus=gpus,
+        dashboard_url=f"http://{dashboard_url}" if dashboard_url else None,
+        nodes=nodes,
+        token=token_source(),
+    )
+
+
+def _node(entry: dict[str, Any], device: str) -> Node:
+    total = entry["Resources"]
+    gpus = 0.0 if device == "cpu" else float(total.get("GPU", 0))
+    return Node(entry["NodeID"], entry["NodeManagerAddress"], cpus=float(total.get("CPU", 0)), gpus=gpus)
 
 
 def _object_store_bytes() -> int:
@@ -113,6 +210,7 @@ def _object_store_bytes() -> int:
 
 
 def _silence_ray() -> None:
+    os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
     for name in ("ray", "ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     # Ray prints the death of a worker on the terminal whatever its loggers are told; ours keeps it for logs/.

@@ -1,15 +1,20 @@
-"""How a trial ended, in our own words: nothing of Ray leaves ``search/``."""
+"""How trials ended, in our own words: nothing of Ray or Optuna leaves ``search/``."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from tune_smp.errors import TuneSmpError
+
+ENDED_WELL = ("completed", "early_stopped", "pruned")
+"""States of trials that ran into no trouble: those whose best epoch counts, and is worth exporting."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrialOutcome:
-    """How a trial ended.
+    """How the one trial of a fixed configuration ended.
 
     ``state`` is completed, early_stopped, diverged, failed or interrupted. A trial that failed has a ``reason``; one
     that ended by an error of ours has that error as its ``refusal``.
@@ -18,3 +23,55 @@ class TrialOutcome:
     state: str
     reason: str | None = None
     refusal: TuneSmpError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRecord:
+    """One trial of a search, as trials.csv tells it.
+
+    ``number`` counts from 0, the plain default. ``state`` is completed, early_stopped, pruned, diverged, failed,
+    interrupted or running. ``flags`` are the searched flags' values. ``curve`` is the best metric so far after each
+    epoch, from epoch 1; ``max_epochs`` what the trial might have run; ``seconds`` what its epochs took.
+    """
+
+    number: int
+    state: str
+    flags: Mapping[str, Any]
+    max_epochs: int
+    curve: tuple[float, ...] = ()
+    best_epoch: int | None = None
+    seconds: float = 0.0
+    reason: str = ""
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that were run."""
+        return len(self.curve)
+
+    @property
+    def best_metric(self) -> float | None:
+        """Metric of the best epoch; None before the first."""
+        return self.curve[-1] if self.curve else None
+
+    def as_row(self) -> dict[str, Any]:
+        """The record as a row of trials.csv."""
+        return {
+            "trial": self.number,
+            "state": self.state,
+            **self.flags,
+            "epochs": self.epochs,
+            "best_metric": self.best_metric,
+            "best_epoch": self.best_epoch,
+            "seconds": round(self.seconds, 1),
+            "reason": self.reason,
+        }
+
+
+def best_of(records: list[TrialRecord]) -> TrialRecord | None:
+    """The trial with the best metric, the earlier of equals; of those that ran into no trouble, or still may go on."""
+    eligible = [
+        record
+        for record in records
+        if record.best_metric is not None and record.state in (*ENDED_WELL, "interrupted", "running")
+    ]
+    return max(eligible, key=lambda record: (record.best_metric, -record.number), default=None)

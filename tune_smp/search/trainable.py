@@ -1,26 +1,41 @@
-"""Ray's shape of one training run: four short methods, one epoch per step."""
+"""Ray's shape of one training run: four short methods, one epoch per step, and one to begin the next trial."""
 
 from __future__ import annotations
 
 import dataclasses
+import gc
 import logging
+import traceback
 from pathlib import Path
 from typing import Any
 
 from ray import tune
 
-from tune_smp.errors import Problem, TuneSmpError
+from tune_smp.errors import NoTrialSucceededError, OutOfMemoryError, Problem, TuneSmpError
+from tune_smp.search.gauges import TrialGauges
 
 CHECKPOINT_NAME = "checkpoint.pth"
 REFUSAL_NAME = "refused.txt"
+# What the same settings and data raise on every try, as a broken model or a slip in a library does: not tried again.
+# Everything else may be the machine's fault.
+DETERMINISTIC = (
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    NotImplementedError,
+    AssertionError,
+    ArithmeticError,
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TrialConfig:
     """What a worker needs to build its run: small enough to travel with every trial.
 
-    ``store`` is the image store of the worker's node, ``split`` the run's split.csv, ``start_from`` a checkpoint of an
-    earlier session of this very run; ``cpus`` and ``gpus`` (fractions allowed) are what the trial gets of its node.
+    ``store`` is the image store, built anew on a node that lacks it; ``split`` the run's split.csv, ``start_from`` a
+    checkpoint of an earlier session of this very run; ``cpus`` and ``gpus`` (fractions allowed) are what the trial gets
+    of its node. ``number`` is that of a trial of a search.
     """
 
     settings: dict[str, Any]
@@ -29,6 +44,7 @@ class TrialConfig:
     start_from: Path | None = None
     cpus: int = 1
     gpus: float = 0.0
+    number: int | None = None
 
     def as_ray_config(self) -> dict[str, Any]:
         """The flat dictionary that Ray hands to ``setup``."""
@@ -51,26 +67,33 @@ class SmpTrainable(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Build the run, and go on from an earlier session's checkpoint if there is one."""
-        import torch  # noqa: PLC0415  seconds to import: workers only, never the driver
+        self._gauges: TrialGauges | None = None
+        self._begin(config["trial"])
 
-        torch.set_num_threads(config["trial"].cpus)
-        _log_warnings_only()
-        trial: TrialConfig = config["trial"]
-        self._run: Any = None
-        self._refusal: TuneSmpError | None = None
-        try:
-            self._run = _build(trial)
-        except TuneSmpError as error:
-            self._refusal = error
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Begin the next trial in this process, which has Python, torch and the GPU ready.
+
+        The run is built from nothing but its settings, as in a fresh process: no state of the trial before is left.
+        """
+        self._forget()
+        self._begin(new_config["trial"])
+        return True
+
+    def cleanup(self) -> None:
+        """Ray ends the process."""
+        self._forget()
 
     def step(self) -> dict[str, Any]:
         """Run one epoch."""
-        if self._refusal is None:
-            try:
-                return _as_result(self._run.run_epoch(), self._run)
-            except TuneSmpError as error:
-                self._refusal = error
-        return {"done": True, "stop": "failed", "refusal": _as_plain(self._refusal)}
+        if self._refusal is not None:
+            return self._refused(self._refusal)
+        if self._run.stop is not None:
+            # Its last epoch was stored, and the program died before it took note.
+            return self._tell(self._run.last_report)
+        try:
+            return self._tell(self._run.run_epoch())
+        except Exception as error:  # noqa: BLE001 - sorted out there; what may pass is raised again for Ray
+            return self._refused(self._refuse(error))
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Write the run's whole state."""
@@ -87,29 +110,117 @@ class SmpTrainable(tune.Trainable):
         """Go on after a crash of the worker."""
         from tune_smp.training import checkpoint  # noqa: PLC0415  imports torch
 
-        self._run.load_state_dict(checkpoint.load(Path(checkpoint_dir) / CHECKPOINT_NAME))
+        if self._refusal is None:
+            self._run.load_state_dict(checkpoint.load(Path(checkpoint_dir) / CHECKPOINT_NAME))
+
+    def _begin(self, trial: TrialConfig) -> None:
+        import torch  # noqa: PLC0415  seconds to import: workers only, never the driver
+
+        torch.set_num_threads(trial.cpus)
+        if torch.cuda.is_available() and 0 < trial.gpus < 1:
+            torch.cuda.set_per_process_memory_fraction(trial.gpus)  # the rest is another trial's
+        _log_warnings_only()
+        self._run: Any = None
+        self._refusal: TuneSmpError | None = None
+        if trial.number is not None:
+            self._gauges = TrialGauges(trial.number)
+        try:
+            self._run = _build(trial)
+        except Exception as error:  # noqa: BLE001 - sorted out there; what may pass is raised again for Ray
+            self._refuse(error)
+
+    def _refuse(self, error: Exception) -> TuneSmpError:
+        self._refusal = _refusal_for(error)
+        self._traceback = "".join(traceback.format_exception(error))
+        return self._refusal
+
+    def _refused(self, refusal: TuneSmpError) -> dict[str, Any]:
+        plain = {"refusal": _as_plain(refusal), "traceback": self._traceback}
+        return {"done": True, "stop": "failed", "best_metric": float("nan"), **plain}
+
+    def _forget(self) -> None:
+        import torch  # noqa: PLC0415  imported by setup already
+
+        self._run = self._refusal = None
+        gc.collect()  # a model and its optimizer point at each other
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _tell(self, report: Any) -> dict[str, Any]:
+        result = _as_result(report, self._run)
+        if self._gauges is not None:
+            tiles = self._run.feed.steps * self._run.batch_size
+            self._gauges.update(
+                epoch=result["trial_epoch"],
+                best_metric=report.best_metric,
+                tiles_per_second=tiles / max(report.seconds, 1e-9),
+            )
+        return result
 
 
 def _build(trial: TrialConfig) -> Any:
     from tune_smp.data.split import read_split  # noqa: PLC0415  the driver needs none of these
-    from tune_smp.data.store import ImageStore  # noqa: PLC0415
     from tune_smp.settings.run import RunSettings  # noqa: PLC0415
     from tune_smp.training import checkpoint  # noqa: PLC0415
     from tune_smp.training.run import TrainingRun  # noqa: PLC0415
 
-    store = ImageStore.open(trial.store)
+    settings = RunSettings.from_json(trial.settings)
+    store = _open_store(trial.store, settings)
     return TrainingRun(
-        RunSettings.from_json(trial.settings),
+        settings,
         store,
         read_split(trial.split, store.collection),
         state=checkpoint.load(trial.start_from) if trial.start_from is not None else None,
     )
 
 
+def _open_store(path: Path, settings: Any) -> Any:
+    """The driver's image store where this node sees it, else this node's own: the first trial on the node builds it,
+    under the store's lock."""
+    from tune_smp.data.collection import find_pairs  # noqa: PLC0415  the driver needs none of these
+    from tune_smp.data.store import ImageStore, open_or_build  # noqa: PLC0415
+
+    if path.is_dir():
+        return ImageStore.open(path)
+    collection = find_pairs(
+        settings.images_folder,
+        settings.labels_folder,
+        images_pattern=settings.images_pattern,
+        labels_pattern=settings.labels_pattern,
+        allow_unpaired=settings.allow_unpaired,
+    )
+    return open_or_build(
+        collection,
+        mode=settings.segmentation_mode,
+        ignore_value=settings.ignore_value,
+        cache_dir=settings.cache_dir,
+        skip_corrupt=settings.skip_corrupt,
+    )
+
+
+def _refusal_for(error: Exception) -> TuneSmpError:
+    """The error of ours that ends the trial for good. Raises the error again where another try may help."""
+    from tune_smp.training.memory import is_out_of_memory  # noqa: PLC0415  imports torch
+
+    if isinstance(error, TuneSmpError):
+        return error
+    text = f"{type(error).__name__}: {error}"
+    if is_out_of_memory(error):
+        fix = "pass a smaller --tileSize or --batchSize, or choose a smaller encoder"
+        return OutOfMemoryError(Problem(f"out of memory: {error}", fix=fix))
+    if isinstance(error, DETERMINISTIC):
+        return NoTrialSucceededError(
+            Problem(text, fix="the same settings would fail again: this trial is left as it is")
+        )
+    raise error
+
+
 def _as_result(report: Any, run: Any) -> dict[str, Any]:
     return {
         **dataclasses.asdict(report),
         "epochs_before": run.epochs_before,
+        "trial_epoch": report.epoch - run.epochs_before,
+        "run_seconds": sum(row["seconds"] for row in run.history),
         "notes": run.notes,
         "done": report.stop is not None,
     }

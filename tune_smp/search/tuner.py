@@ -60,32 +60,34 @@ def run_single(
         ),
     )
     try:
-        with _terminable():
+        with terminable():
             results = tuner.fit()
     except tune.TuneError as error:
         # Ray turns what its callbacks raise, and what it meets itself, into text.
         if watcher.error is not None:
             raise watcher.error from error
-        if _is_full_disk(error):
-            raise _disk_full(storage) from error
+        if is_full_disk(error):
+            raise disk_full(storage) from error
         raise
     return _outcome(results[0], storage)
 
 
-def _is_full_disk(error: Exception) -> bool:
+def is_full_disk(error: Exception) -> bool:
+    """Whether this error of Ray's means that the disk is full."""
     # Ray hands errors on as text; the second is what training.checkpoint says where torch's own writer met the end.
     return any(sign in str(error) for sign in (f"Errno {errno.ENOSPC}", "the checkpoint cannot be written"))
 
 
-def _disk_full(storage: Path) -> ResourceError:
+def disk_full(storage: Path) -> ResourceError:
+    """What is told then."""
     return ResourceError(Problem("the disk is full", str(storage), "free some space, then: tune-smp resume"))
 
 
 def _outcome(result: tune.Result, storage: Path) -> TrialOutcome:
-    if result.error is not None and _is_full_disk(result.error):
-        return TrialOutcome("failed", refusal=_disk_full(storage))
+    if result.error is not None and is_full_disk(result.error):
+        return TrialOutcome("failed", refusal=disk_full(storage))
     if result.error is not None:
-        return TrialOutcome("failed", reason=_last_line(str(result.error)))
+        return TrialOutcome("failed", reason=last_line(str(result.error)))
     last = result.metrics or {}
     if "refusal" in last:
         return TrialOutcome("failed", refusal=refusal_from_plain(last["refusal"]))
@@ -93,7 +95,7 @@ def _outcome(result: tune.Result, storage: Path) -> TrialOutcome:
     return TrialOutcome(last.get("stop") or "interrupted")
 
 
-def _last_line(text: str) -> str:
+def last_line(text: str) -> str:
     """The line of a traceback that says what happened."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else "unknown"
@@ -126,7 +128,7 @@ class _Watcher(tune.Callback):
 
 
 @contextlib.contextmanager
-def _terminable() -> Iterator[None]:
+def terminable() -> Iterator[None]:
     """SIGTERM ends a trial in order, as Ctrl-C does: Ray itself listens to SIGINT alone."""
 
     def as_interrupt(_signal: int, _frame: FrameType | None) -> None:

@@ -36,6 +36,11 @@ def settings_from(settings: type[AnySettings], arguments: Sequence[str]) -> AnyS
     return chosen
 
 
+def without(arguments: Sequence[str], options: Sequence[str]) -> list[str]:
+    """The words without these flags and their values."""
+    return [word for word in _joined(arguments, options) if word.partition("=")[0] not in options]
+
+
 def _parser(settings: type[Settings], summary: str = "") -> argparse.ArgumentParser:
     command, flags = settings.command, flags_of(settings)
     required = [f"{flag.option} {_metavar(flag)}" for flag in flags if flag.required]

@@ -18,7 +18,7 @@ import annotated_types
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-GROUPS = ("Data", "Model", "Loss and metric", "Training", "Tiles", "Machine", "Output")
+GROUPS = ("Data", "Search", "Model", "Loss and metric", "Training", "Tiles", "Machine", "Output")
 
 Kind = Literal["text", "integer", "number", "boolean", "path"]
 

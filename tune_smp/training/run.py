@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tune_smp.choices.metrics import Metric
 from tune_smp.data.labels import IGNORE
 from tune_smp.data.split import Region
 from tune_smp.data.store import ImageStore
@@ -100,6 +101,11 @@ class TrainingRun:
             return None
         return _copied(self.model) if self.best_epoch == self.epoch else self._best_weights
 
+    @property
+    def last_report(self) -> EpochReport:
+        """What the last epoch gave. Raises IndexError before the first."""
+        return EpochReport(**self.history[-1])
+
     def run_epoch(self) -> EpochReport:
         """Train on the training tiles, validate on the whole validation set, and judge.
 
@@ -119,6 +125,10 @@ class TrainingRun:
         report = self._report(train_loss, val_loss, metrics, seconds=time.perf_counter() - started)
         self.history.append(asdict(report))
         return report
+
+    def validate(self, metric: Metric) -> float:
+        """This metric of the model as it is, on the whole validation set."""
+        return float(getattr(self._validate_epoch()[1], metric.key))
 
     def _train_epoch(self) -> float:
         """Mean loss over the steps."""

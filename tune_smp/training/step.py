@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tune_smp.choices.optimizers import Optimizer
-from tune_smp.errors import Problem, ResourceError
+from tune_smp.errors import OutOfMemoryError, Problem
 from tune_smp.training.batch_norm import tolerate_single_values
 from tune_smp.training.losses import SegmentationLoss
 from tune_smp.training.memory import is_out_of_memory
@@ -75,7 +75,7 @@ class TrainingStep:
     def __call__(self, tiles: Tiles) -> Tensor:
         """Make one step; the batch's loss before the update, on the device.
 
-        Raises ResourceError where memory runs out even for the smallest pieces.
+        Raises OutOfMemoryError where memory runs out even for the smallest pieces.
         """
         while True:
             try:
@@ -172,9 +172,9 @@ class TrainingStep:
             self._tolerates_single_tiles = True
 
 
-def _memory_exhausted(tiles: Tiles, pieces: int, reason: str) -> ResourceError:
+def _memory_exhausted(tiles: Tiles, pieces: int, reason: str) -> OutOfMemoryError:
     size = tiles.images.shape[-1]
-    return ResourceError(
+    return OutOfMemoryError(
         Problem(
             f"out of memory with {pieces} tiles of {size} px at a time: {reason}",
             f"--batchSize {len(tiles)}, --tileSize {size}",

@@ -1,0 +1,195 @@
+"""The best, the median and the worst of the validation images under an exported model, for people to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from tune_smp.choices.metrics import METRICS
+from tune_smp.data.image_reader import ImageInfo
+from tune_smp.data.normalization import Normalization
+from tune_smp.data.preprocessing import Preprocessing
+from tune_smp.data.split import Region
+from tune_smp.data.store import ImageStore
+from tune_smp.data.tiles import windows
+from tune_smp.inference.model_folder import open_model
+from tune_smp.inference.tiled import Predictor
+from tune_smp.results.report.pictures import ExamplePicture
+from tune_smp.training.metrics import Metrics, count_pixels, metrics_from_counts
+from tune_smp.training.precision import choose_device, use_fast_kernels
+
+LARGEST = 1024  # px per side of what is predicted and shown of an image
+MOST_PIXELS = 2**24  # predicted in all: 16 images of 1024 px, about a minute for a ResNet34 Unet on two CPU cores
+FEWEST = 3
+
+
+@dataclass(frozen=True)
+class _Part:
+    """An image of the store by the part of it that counts; what prediction reads pixels from."""
+
+    store: ImageStore
+    region: Region  # no larger than LARGEST
+
+    @property
+    def info(self) -> ImageInfo:
+        """Of the part."""
+        image, region = self.store.image(self.region.pair), self.region
+        return ImageInfo(self.store.channels, region.y1 - region.y0, region.x1 - region.x0, 1, image.dtype)
+
+    def read(self, plane: int = 0, y: slice = slice(None), x: slice = slice(None)) -> NDArray[Any]:  # noqa: ARG002
+        """Pixels (C, h, w); the store has a pair of its own for each plane."""
+        return self._cut(self.store.image(self.region.pair))[:, y, x]
+
+    @property
+    def mask(self) -> NDArray[np.uint8]:
+        """(K or 1, h, w) of the part, 255 = ignored."""
+        return self._cut(self.store.mask(self.region.pair))
+
+    def _cut(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        region = self.region
+        return pixels[:, region.y0 : region.y1, region.x0 : region.x1]
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """Predicts parts of images with one model and scores them by one metric."""
+
+    model: nn.Module
+    preprocessing: Preprocessing
+    device: torch.device
+
+    def probabilities(self, part: _Part) -> NDArray[np.float32]:
+        """(K, h, w) of a part, normalised by the constants of its whole image, as in training."""
+        scale, offset = self.preprocessing.normalization.affine(part.store.statistics(part.region.pair))
+        constants = Normalization("none", "collection", tuple(scale.tolist()), tuple(offset.tolist()))
+        own = replace(self.preprocessing, normalization=constants)
+        rows = Predictor(self.model, own, device=self.device).predict(part)
+        return np.concatenate([strip.probabilities for strip in rows], axis=1)
+
+    def metrics(self, part: _Part) -> Metrics:
+        """Of the part alone, by its own counts."""
+        mode = self.preprocessing.segmentation_mode
+        # Probability 0.5 is logit 0, and the likeliest class has the highest of both.
+        logits = torch.from_numpy(self.probabilities(part) - np.float32(0.5))[None]
+        masks = torch.from_numpy(part.mask.copy())[None]
+        return metrics_from_counts(count_pixels(logits, masks, mode).tolist(), mode)
+
+    def prediction(self, part: _Part) -> NDArray[np.uint8]:
+        """(1 or K, h, w): class numbers, or 0 and 1."""
+        probabilities = self.probabilities(part)
+        if self.preprocessing.segmentation_mode == "multiclass":
+            return np.asarray(probabilities.argmax(axis=0, keepdims=True), np.uint8)
+        return np.asarray(probabilities > 0.5, np.uint8)
+
+
+def validation_examples(
+    model: Path,
+    store: ImageStore,
+    regions: Sequence[Region],
+    *,
+    metric_name: str,
+    device: str = "auto",
+    most: int = 64,
+) -> tuple[ExamplePicture, ...]:
+    """The best, the median and the worst validation image, or those of the three that there are.
+
+    Each image is scored by ``metric_name`` from its own counts of pixels. At most ``most`` images and ``MOST_PIXELS``
+    are predicted, evenly spaced over all; of an image larger than ``LARGEST`` the part with the most foreground. The
+    pictures' captions and remarks say both. Images where nothing was to be found and nothing was found tell nothing and
+    are left out. Raises DataError where there is no whole model, or none for these images, ResourceError without the
+    GPU asked for.
+    """
+    exported = open_model(model)
+    target = choose_device(device)
+    use_fast_kernels(target)
+    judge = _Judge(exported.load(), exported.preprocessing, target)
+    parts = [_part(store, region) for region in regions if region.subset == "validation"]
+    looked_at = _evenly(parts, most)
+    key = METRICS[metric_name].key
+    scored = sorted(_scores(judge, looked_at, key), key=lambda pair: -pair[0])
+    among = (
+        f"of {len(scored)}" if len(looked_at) == len(parts) else f"of {len(scored)}, evenly spaced over {len(parts)}"
+    )
+    return tuple(
+        _picture(judge, part, metric_name=metric_name, value=value, caption=f"{place} {among}")
+        for place, (value, part) in _chosen(scored)
+    )
+
+
+def _scores(judge: _Judge, parts: Sequence[_Part], key: str) -> Iterator[tuple[float, _Part]]:
+    for part in parts:
+        metrics = judge.metrics(part)
+        if any(value is not None for value in metrics.class_iou):
+            yield getattr(metrics, key), part
+
+
+def _chosen(scored: Sequence[tuple[float, _Part]]) -> list[tuple[str, tuple[float, _Part]]]:
+    """Which are shown, of parts from the best to the worst."""
+    places = {"best": 0, "worst": len(scored) - 1, "median": len(scored) // 2}
+    first = {place: name for name, place in reversed(places.items())} if len(scored) > 1 else {0: "only"}
+    return [(name, scored[place]) for place, name in sorted(first.items())] if scored else []
+
+
+def _part(store: ImageStore, region: Region) -> _Part:
+    """The region, or of a large one the window with the most sampled foreground."""
+    height, width = region.y1 - region.y0, region.x1 - region.x0
+    if max(height, width) <= LARGEST:
+        return _Part(store, region)
+    places = store.foreground(region.pair) - (region.y0, region.x0)
+
+    def foreground(window: Any) -> int:
+        low, high = (window.y, window.x), (window.y + window.height, window.x + window.width)
+        return int(((places >= low) & (places < high)).all(axis=1).sum())
+
+    window = max(windows(height, width, tile=LARGEST), key=foreground)
+    y, x = region.y0 + window.y, region.x0 + window.x
+    return _Part(store, replace(region, y0=y, y1=y + window.height, x0=x, x1=x + window.width))
+
+
+def _evenly(parts: Sequence[_Part], most: int) -> list[_Part]:
+    """As many as may be predicted, evenly spaced, the first and the last among them."""
+    pixels = sum(part.info.height * part.info.width for part in parts)
+    affordable = max(FEWEST, MOST_PIXELS * len(parts) // max(pixels, 1))
+    count = min(len(parts), most, affordable)
+    return [parts[round(place)] for place in np.linspace(0, len(parts) - 1, count)] if count else []
+
+
+def _picture(judge: _Judge, part: _Part, *, metric_name: str, value: float, caption: str) -> ExamplePicture:
+    store, region = part.store, part.region
+    image, how = _visible(part)
+    height, width = store.sizes[region.pair]
+    whole = (region.y0, region.x0, region.y1, region.x1) == (0, 0, height, width)
+    rows, columns = f"rows {region.y0} to {region.y1 - 1}", f"columns {region.x0} to {region.x1 - 1}"
+    where = "" if whole else f"{rows}, {columns} of {height} × {width} px"
+    return ExamplePicture(
+        name=store.pairs[region.pair].name,
+        caption=caption,
+        metric_name=metric_name,
+        metric_value=value,
+        image=image,
+        label=np.array(part.mask),
+        prediction=judge.prediction(part),
+        remark="; ".join(remark for remark in (where, how) if remark),
+    )
+
+
+def _visible(part: _Part) -> tuple[NDArray[np.uint8], str]:
+    """(h, w) or (h, w, 3) to look at, and what is to be known of it: each channel stretched over its usual range."""
+    pixels = part.read()
+    statistics = part.store.statistics(part.region.pair)
+    if len(pixels) == 3 and pixels.dtype == np.uint8:
+        return np.moveaxis(pixels, 0, -1), ""  # most likely colours, as they are
+    low, high = (np.array(values, np.float32)[:, None, None] for values in (statistics.low, statistics.high))
+    stretched = (pixels.astype(np.float32) - low) / np.maximum(high - low, np.finfo(np.float32).tiny)
+    levels = np.clip(stretched, 0, 1) * 255
+    if len(pixels) == 3:
+        return np.moveaxis(levels, 0, -1).astype(np.uint8), "channels shown as red, green and blue"
+    how = f"mean of {len(pixels)} channels" if len(pixels) > 1 else ""
+    return levels.mean(axis=0).astype(np.uint8), how

@@ -1,0 +1,258 @@
+"""What the page says, in the order in which it says it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from tune_smp.errors import listing
+from tune_smp.results.leaderboard import number, whole_number
+from tune_smp.results.report import figures, numbers
+from tune_smp.results.report.commands import Command, again, has_model, next_commands
+from tune_smp.results.report.facts import Facts, mapping, text
+from tune_smp.results.report.pictures import ExamplePicture, Shown, shown
+from tune_smp.results.report.tables import Difference, Failure, TrialTable, differences, failures, trial_table
+
+_SEARCH_STATES = {
+    "completed": "finished",
+    "out_of_time": "stopped when its time was spent",
+    "interrupted": "interrupted, can be resumed",
+    "failed": "no trial succeeded",
+}
+_TRAIN_STATES = {
+    "completed": "finished after all its epochs",
+    "early_stopped": "finished early: the validation loss fell no more",
+    "diverged": "diverged: the loss was no longer a finite number",
+    "interrupted": "interrupted, can be resumed",
+    "failed": "failed",
+}
+_UNFINISHED = "not at its end: still at work, or stopped without a chance to say so"
+_WELL = frozenset({"completed", "early_stopped"})
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A share in [0, 1] with its name; ``share`` None: there is none."""
+
+    name: str
+    share: float | None
+    shown: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """A figure with its legend, (class of the swatch, words) each, and what is to be known of it."""
+
+    title: str
+    svg: Markup
+    legend: tuple[tuple[str, str], ...]
+    remark: str
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One flag as it was; ``given``: the user set it."""
+
+    flag: str
+    value: str
+    given: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Everything that the template shows; every string is plain text, which the template escapes."""
+
+    command: str
+    name: str
+    state: str
+    went_well: bool
+    metric: str
+    best: str
+    where: str  # of the best: its trial and epoch
+    comparison: str
+    reason: str
+    key_facts: tuple[tuple[str, str], ...]
+    model: str
+    optimism: str
+    unreadable: str
+    commands: tuple[Command, ...]
+    again: str
+    differences: tuple[Difference, ...]
+    plots: tuple[Plot, ...]
+    importances: tuple[Bar, ...]
+    table: TrialTable | None
+    failures: tuple[Failure, ...]
+    pictures: tuple[Shown, ...]
+    class_iou: tuple[Bar, ...]
+    space: tuple[tuple[str, str], ...]
+    space_name: str
+    space_description: str
+    settings: tuple[Setting, ...]
+    versions: tuple[tuple[str, str], ...]
+
+
+def page_of(facts: Facts, examples: Sequence[ExamplePicture]) -> Page:
+    """Make sense of the facts."""
+    space = mapping(facts.settings.get("space"))
+    states = _SEARCH_STATES if facts.is_search else _TRAIN_STATES
+    return Page(
+        command="search" if facts.is_search else "train",
+        name=facts.folder.path.name or str(facts.folder.path),
+        state=states.get(facts.state, _UNFINISHED if facts.state == "unfinished" else facts.state),
+        went_well=facts.state in _WELL,
+        metric=facts.metric,
+        best=numbers.metric(facts.best),
+        where=_where(facts),
+        comparison=_comparison(facts),
+        reason=text(facts.summary.get("reason")),
+        key_facts=tuple(_key_facts(facts)),
+        model=str(facts.folder.model) if has_model(facts) else "",
+        optimism=_optimism(facts),
+        unreadable=listing(facts.unreadable),
+        commands=next_commands(facts),
+        again=again(facts),
+        differences=differences(facts),
+        plots=tuple(_search_plots(facts) if facts.is_search else _train_plots(facts)),
+        importances=_bars(facts.summary.get("importances"), numbers.percent, by_share=True),
+        table=trial_table(facts) if facts.is_search else None,
+        failures=failures(facts),
+        pictures=tuple(map(shown, examples)),
+        class_iou=_bars(facts.summary.get("class_iou"), numbers.metric, by_share=False),
+        space=tuple(_space(space)),
+        space_name=text(space.get("name")),
+        space_description=text(space.get("description")),
+        settings=_settings(facts),
+        versions=tuple((name, str(version)) for name, version in mapping(facts.settings.get("versions")).items()),
+    )
+
+
+def _where(facts: Facts) -> str:
+    parts = [f"trial {facts.best_row.number}"] if facts.is_search and facts.best_row else []
+    parts += [f"epoch {facts.best_epoch}"] if facts.best_epoch is not None else []
+    return ", ".join(parts)
+
+
+def _comparison(facts: Facts) -> str:
+    """The best beside the default configuration, in words."""
+    if not facts.is_search or facts.best is None:
+        return ""
+    if facts.default is None:
+        return "The default configuration (trial 0) has no score to compare with."
+    if facts.best_row is not None and facts.best_row.number == 0:
+        return "No trial was better than the default configuration (trial 0)."
+    beyond = numbers.gain(facts.best - facts.default)
+    return f"{beyond} against the default configuration (trial 0), which reached {numbers.metric(facts.default)}."
+
+
+def _key_facts(facts: Facts) -> list[tuple[str, str]]:
+    epochs, seconds = whole_number(facts.summary.get("epochs")), number(facts.summary.get("seconds"))
+    saved = whole_number(facts.summary.get("epochs_saved"))
+    exported = number(facts.summary.get("evaluated_metric"))
+    if epochs is None and facts.history is not None:
+        epochs = len(facts.history)
+    counts = mapping(facts.summary.get("trials")) or Counter(row.state for row in facts.trials)
+    found: list[tuple[str, str | None]] = [
+        ("trials", _trials(counts) if facts.is_search and counts else None),
+        ("epochs", f"{epochs:,}" if epochs is not None else None),
+        ("epochs saved by stopping early and pruning", f"{saved:,}" if saved else None),
+        ("time", numbers.duration(seconds) if seconds is not None else None),
+        (
+            f"{facts.metric} measured again, with the exported model",
+            numbers.metric(exported) if exported is not None else None,
+        ),
+        ("validation images", f"{facts.validation_images:,}" if facts.validation_images else None),
+    ]
+    return [(name, value) for name, value in found if value]
+
+
+def _trials(counts: Mapping[str, Any]) -> str:
+    known = {state: count for state, value in counts.items() if (count := whole_number(value))}
+    parts = ", ".join(f"{count:,} {state.replace('_', ' ')}" for state, count in known.items())
+    return f"{sum(known.values()):,} ({parts})" if known else "0"
+
+
+def _optimism(facts: Facts) -> str:
+    if facts.best is None:
+        return ""
+    images = numbers.counted(facts.validation_images, "validation image") if facts.validation_images else ""
+    these = f"the same {images}" if images else "the same validation images"
+    chosen = "trial and epoch shown as best were" if facts.is_search else "epoch shown as best was"
+    return (
+        f"Scores here are optimistic: the {chosen} chosen on {these} that give the score. "
+        "Expect somewhat less on new images, and keep a set of images aside for a score to publish."
+    )
+
+
+def _search_plots(facts: Facts) -> list[Plot]:
+    plots = []
+    best = facts.best_row.number if facts.best_row else None
+    legend = [("best", f"best: trial {best}")] if best is not None else []
+    legend += [("default", "default: trial 0")] if best != 0 and facts.default_row else []
+    if any(row.best_metric is not None for row in facts.trials):
+        svg = figures.best_so_far(facts.trials, metric=_printable(facts.metric), default=facts.default)
+        marks = (("best", "best so far"), ("other dot", "one trial"))
+        default = (("default", "default: trial 0"),) if facts.default is not None else ()
+        plots.append(Plot("Progress of the search", svg, (*marks, *default), ""))
+    if facts.curves:
+        svg = figures.learning_curves(
+            facts.curves, facts.trials, column=facts.metric_column, metric=_printable(facts.metric), best=best
+        )
+        ends = (("other dot", "ran to its end"), ("other bar", "pruned by ASHA"), ("other cross", "failed, diverged"))
+        plots.append(Plot("Learning curves", svg, (*legend, *ends), _curves_remark(facts, best)))
+    return plots
+
+
+def _curves_remark(facts: Facts, best: int | None) -> str:
+    count = len(figures.drawn(facts.trials, facts.curves, best))
+    if count < len(facts.curves):
+        return f"{count:,} of {len(facts.curves):,} trials are drawn, evenly spaced over the ranking."
+    missing = len(facts.trials) - len(facts.curves)
+    return f"Without a curve, since no epoch was recorded: {numbers.counted(missing, 'trial')}." if missing else ""
+
+
+def _train_plots(facts: Facts) -> list[Plot]:
+    if facts.history is None:
+        return []
+    svg = figures.training_curves(
+        facts.history, column=facts.metric_column, metric=_printable(facts.metric), best_epoch=facts.best_epoch
+    )
+    legend = [("other dashed", "training loss"), ("ink", "validation loss"), ("best", f"validation {facts.metric}")]
+    legend += [("best dotted", f"best epoch: {facts.best_epoch}")] if facts.best_epoch is not None else []
+    return [Plot("Course of the training", svg, tuple(legend), "")]
+
+
+def _printable(name: str) -> str:
+    """A name for a figure, which is XML and has no place for control characters."""
+    return "".join(letter if letter.isprintable() else " " for letter in name)[:40]
+
+
+def _bars(values: Any, show: Any, *, by_share: bool) -> tuple[Bar, ...]:
+    shares = {name: number(value) for name, value in mapping(values).items()}
+    bars = [
+        Bar(
+            name,
+            None if share is None else min(max(share, 0.0), 1.0),
+            numbers.MISSING if share is None else show(share),
+        )
+        for name, share in shares.items()
+    ]
+    return tuple(sorted(bars, key=lambda bar: -(bar.share or 0.0)) if by_share else bars)
+
+
+def _space(space: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What was searched and what was held fixed, a line per flag."""
+    searched = [(str(flag), numbers.domain(values)) for flag, values in mapping(space.get("search")).items()]
+    return searched + [
+        (str(flag), f"{numbers.domain(value)} (fixed)") for flag, value in mapping(space.get("fixed")).items()
+    ]
+
+
+def _settings(facts: Facts) -> tuple[Setting, ...]:
+    """The user's own first."""
+    given = set(facts.given)
+    rows = [Setting(str(flag), numbers.setting(value), flag in given) for flag, value in facts.values.items()]
+    return tuple(sorted(rows, key=lambda row: not row.given))

@@ -1,0 +1,82 @@
+"""Numbers, durations and settings as people read them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from tune_smp.results.leaderboard import number
+
+MISSING = "–"
+
+
+def metric(value: float | None) -> str:
+    """Four decimals: the fifth is noise of any validation set that fits on a disk."""
+    return MISSING if value is None else f"{value:.4f}"
+
+
+def gain(value: float) -> str:
+    """A difference of metrics, signed."""
+    return f"{value:+.4f}".replace("-", "−")
+
+
+def percent(share: float) -> str:
+    """A share in [0, 1]."""
+    return f"{100 * share:.0f} %" if share >= 0.01 or share == 0 else "< 1 %"
+
+
+def duration(seconds: float | None) -> str:
+    """The two largest units."""
+    if seconds is None:
+        return MISSING
+    if seconds < 60:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min"
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 epoch``, ``2 epochs``, ``1,000 epochs``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def cell(text: str) -> str:
+    """A searched value: numbers with three significant digits, everything else as it is."""
+    value = number(text)
+    if value is None:
+        return text or MISSING
+    if value.is_integer() and abs(value) < 1e6:
+        return f"{value:.0f}"
+    if 0.01 <= abs(value) < 1e6:
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+    return f"{value:.2e}".replace("e-0", "e-").replace("e+0", "e+")
+
+
+def setting(value: Any) -> str:
+    """A setting as it would stand on the command line; None is the program's own choice."""
+    if value is None:
+        return MISSING
+    if isinstance(value, bool):
+        return str(value).lower()
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def domain(value: Any) -> str:
+    """One hyperparameter's set of values, as a space's file writes it, on one line."""
+    if isinstance(value, list):
+        return ", ".join(map(setting, value))
+    if not isinstance(value, Mapping):
+        return setting(value)
+    if "low" not in value or "high" not in value:
+        return json.dumps(value, ensure_ascii=False)
+    parts = [f"{setting(value['low'])} … {setting(value['high'])}"]
+    parts += ["logarithmic"] if value.get("log") is True else []
+    parts += [f"in steps of {setting(value['step'])}"] if value.get("step") is not None else []
+    when = value.get("when")
+    if isinstance(when, Mapping):
+        parts += [f"where {flag} is {domain(allowed).replace(', ', ' or ')}" for flag, allowed in when.items()]
+    return ", ".join(parts)

@@ -1,0 +1,71 @@
+"""What ends poor trials early: Ray's schedulers over epochs, on the best metric so far."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+
+from tune_smp.search.outcome import TrialRecord
+from tune_smp.search.space import SearchSpace
+
+METRIC, EPOCH = "best_metric", "trial_epoch"
+"""Keys of a result: the scheduler judges the best metric so far after so many epochs of this trial."""
+
+
+@dataclass(frozen=True, slots=True)
+class _EarlierTrial:
+    """A trial of an earlier session, as far as a scheduler looks at it."""
+
+    trial_id: str
+
+
+def default_grace_period(space: SearchSpace) -> int:
+    """Epochs before a trial can be judged: its learning rate must have been at full height."""
+    return min(max(1, space.longest_warmup()), space.most_epochs())
+
+
+def build_scheduler(name: str, *, most_epochs: int, grace_period: int, reduction_factor: float) -> TrialScheduler:
+    """The scheduler ``asha``, ``median`` or ``none``.
+
+    ASHA (Li et al. 2020) has rungs at grace_period × reduction_factor^k epochs: at each, a trial goes on if it is among
+    the best 1/reduction_factor of those that came there before it.
+    """
+    if name == "asha":
+        return ASHAScheduler(
+            time_attr=EPOCH,
+            metric=METRIC,
+            mode="max",
+            max_t=most_epochs,
+            grace_period=min(grace_period, most_epochs),
+            reduction_factor=reduction_factor,
+            # A trial that came to its last epoch says so itself, and is completed, not pruned.
+            stop_last_trials=False,
+        )
+    if name == "median":
+        # Trials are never paused to wait for others: a paused one would have to be stored and loaded.
+        rule: TrialScheduler = MedianStoppingRule(
+            time_attr=EPOCH, metric=METRIC, mode="max", grace_period=grace_period, min_time_slice=math.inf
+        )
+        return rule
+    return FIFOScheduler()
+
+
+def remember(scheduler: TrialScheduler, records: Sequence[TrialRecord]) -> None:
+    """Let a new scheduler see what an earlier session's trials reported, so that it judges as if it had been there."""
+    for record in records:
+        replay(scheduler, f"earlier-{record.number}", record.curve)
+
+
+def replay(scheduler: TrialScheduler, trial_id: str, curve: Sequence[float]) -> None:
+    """Let the scheduler see one trial's best metric after each epoch, under this name."""
+    if type(scheduler) is FIFOScheduler or not curve:  # the others are subclasses of it
+        return
+    trial = _EarlierTrial(trial_id)
+    scheduler.on_trial_add(None, trial)
+    for epoch, best_metric in enumerate(curve, start=1):
+        result: dict[str, Any] = {EPOCH: epoch, METRIC: best_metric}
+        scheduler.on_trial_result(None, trial, result)

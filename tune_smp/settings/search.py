@@ -1,0 +1,146 @@
+"""The settings of a search: every flag of ``train``, and those of the search itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Ge, Gt, MinLen
+
+from tune_smp.errors import Problem
+from tune_smp.settings.base import Draft, Rule, Settings
+from tune_smp.settings.duration import seconds_of
+from tune_smp.settings.fields import About, flags_of
+from tune_smp.settings.folders import AbsolutePath
+from tune_smp.settings.rules import encoder_exists
+from tune_smp.settings.run import RunSettings
+
+DEFAULT_TRIALS = 32
+MOST_TRIALS = 1000
+"""Where only ``--timeBudget`` ends a search."""
+
+TIME_BUDGET = About(
+    "Time after which no trial goes on, such as 90m, 4h or 1h30m.", "Search", absent="until every trial has ended"
+)
+
+
+def time_budget_is_a_duration(draft: Draft) -> Iterator[Problem]:
+    """The time budget can be read as a length of time."""
+    text = draft.values.get("time_budget")
+    if text is not None and seconds_of(text) is None:
+        yield Problem(
+            f"--timeBudget must be a length of time above 0, got {text!r}",
+            where=draft.where("time_budget"),
+            fix="write 90m, 4h, 1h30m or a number of seconds",
+        )
+
+
+def submitting_needs_an_address(draft: Draft) -> Iterator[Problem]:
+    """A Ray Job goes to a cluster that has to be named."""
+    if draft.values.get("submit") and not draft.values.get("address"):
+        yield Problem("--submit needs the cluster to send to", fix="pass --address http://HEAD:8265 too")
+
+
+class SearchSettings(RunSettings):
+    """A search. A flag of ``train`` that is given holds for every trial, and is then no longer searched.
+
+    What holds between flags of a trial is judged with the search space, point by point.
+    """
+
+    command: ClassVar[str] = "search"
+    rules: ClassVar[tuple[Rule, ...]] = (encoder_exists, time_budget_is_a_duration, submitting_needs_an_address)
+
+    search_space: Annotated[
+        str,
+        MinLen(1),
+        About("Name of a search space (tune-smp show spaces), or path of a YAML file like search_spaces/*.", "Search"),
+    ] = "balanced"
+    num_trials: Annotated[
+        int | None,
+        Ge(1),
+        About(
+            "Trials, the failed ones too; trial 0 is the plain default.",
+            "Search",
+            absent=f"{DEFAULT_TRIALS}, or as many as timeBudget allows",
+        ),
+    ] = None
+    time_budget: Annotated[str | None, MinLen(1), TIME_BUDGET] = None
+    max_concurrent_trials: Annotated[
+        int | None, Ge(1), About("Most trials that run at once.", "Search", absent="as many as there is room for")
+    ] = None
+    cpus_per_trial: Annotated[
+        int | None,
+        Ge(1),
+        About("CPU cores of a trial.", "Search", unit="cores", absent="what there is, shared out evenly"),
+    ] = None
+    gpus_per_trial: Annotated[
+        float | None,
+        Ge(0),
+        About("GPUs of a trial; 0.5 lets two trials share one.", "Search", absent="1 where there is one, else 0"),
+    ] = None
+    scheduler: Annotated[
+        Literal["asha", "median", "none"],
+        About("What ends poor trials early: successive halving, the median rule, or nothing.", "Search"),
+    ] = "asha"
+    grace_period: Annotated[
+        int | None,
+        Ge(1),
+        About("Epochs before a trial can be pruned.", "Search", unit="epochs", absent="1, or as long as the warm-up"),
+    ] = None
+    reduction_factor: Annotated[
+        float, Gt(1), About("ASHA: one trial in so many goes on from one rung to the next.", "Search")
+    ] = 3.0
+    sampler: Annotated[
+        Literal["tpe", "random", "quasirandom"],
+        About("How the next trial is chosen: from what the earlier ones taught, or not.", "Search"),
+    ] = "tpe"
+    warm_start: Annotated[
+        Path | None,
+        AbsolutePath,
+        About("Output folder of an earlier search, whose best trials are tried first.", "Search", folder="read"),
+    ] = None
+    address: Annotated[
+        str | None,
+        MinLen(1),
+        About("Ray cluster to run on: auto, or its address.", "Search", absent="a Ray of its own on this machine"),
+    ] = None
+    storage_path: Annotated[
+        Path | None,
+        AbsolutePath,
+        About("Folder for the trials' checkpoints, that every node sees.", "Search", absent="outputDir"),
+    ] = None
+    submit: Annotated[
+        bool, About("Send this command to the cluster at address as a Ray Job, and follow its log.", "Search")
+    ] = False
+
+    @property
+    def planned_trials(self) -> int:
+        """How many trials end the search."""
+        return self.num_trials or (MOST_TRIALS if self.time_budget else DEFAULT_TRIALS)
+
+    @property
+    def time_budget_s(self) -> float | None:
+        """The time budget in seconds."""
+        return seconds_of(self.time_budget) if self.time_budget else None
+
+    def given_run_flags(self) -> dict[str, Any]:
+        """The flags of ``train`` that were set explicitly, by flag name."""
+        run_fields = RunSettings.model_fields
+        return {
+            flag.name: getattr(self, flag.field)
+            for flag in flags_of(SearchSettings)
+            if flag.field in run_fields and flag.field in self.model_fields_set
+        }
+
+
+class ResumeSettings(Settings):
+    """Going on with what is in a folder; the numbers raise those that a search was started with."""
+
+    command: ClassVar[str] = "resume OUTPUT_DIR"
+    rules: ClassVar[tuple[Rule, ...]] = (time_budget_is_a_duration,)
+
+    num_trials: Annotated[
+        int | None, Ge(1), About("Trials of a search in all, more than before.", "Search", absent="as before")
+    ] = None
+    time_budget: Annotated[str | None, MinLen(1), TIME_BUDGET] = None

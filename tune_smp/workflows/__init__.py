@@ -1,0 +1,11 @@
+"""Train, search, resume, predict, check, report: each a table of contents of the rooms below. Also the Python API."""
+
+from __future__ import annotations
+
+from tune_smp.workflows.inspection import check, predict, report
+from tune_smp.workflows.preparation import console
+from tune_smp.workflows.resuming import resume
+from tune_smp.workflows.searching import search
+from tune_smp.workflows.training import train
+
+__all__ = ["check", "console", "predict", "report", "resume", "search", "train"]

@@ -1,0 +1,70 @@
+"""What a run or a search leaves behind: the exported model, proved, and the report."""
+
+from __future__ import annotations
+
+import logging
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tune_smp.errors import Problem, TuneSmpError
+from tune_smp.results.folder import RunFolder
+from tune_smp.settings.run import RunSettings
+from tune_smp.workflows.preparation import PreparedData, console
+
+logger = logging.getLogger(__name__)
+
+# The same tensors on the same pixels; a GPU in half precision adds in another order.
+EVALUATION_TOLERANCE = 2e-3
+
+
+def export(settings: RunSettings, folder: RunFolder, data: PreparedData, state: Mapping[str, Any]) -> None:
+    """Write ``model/`` from the state of a run."""
+    from tune_smp.results.export import export_best  # noqa: PLC0415  imports torch
+
+    export_best(folder, state, settings, data.store, data.regions)
+
+
+def prove(settings: RunSettings, folder: RunFolder, data: PreparedData, state: Mapping[str, Any]) -> float:
+    """Load the exported model as a user would, and evaluate it on all validation images: its metric.
+
+    Raises TuneSmpError where that is not what the run reported for its best epoch.
+    """
+    from tune_smp.training.pretrained import load_exported  # noqa: PLC0415  imports torch
+    from tune_smp.training.run import TrainingRun  # noqa: PLC0415
+
+    run = TrainingRun(settings, data.store, data.regions, state=state)
+    run.model.load_state_dict(load_exported(folder.model).state_dict())
+    metric = run.validate(settings.metric)
+    if not math.isclose(metric, state["best_metric"], abs_tol=EVALUATION_TOLERANCE):
+        said = f"the exported model has {settings.metric_name} {metric:.6f}, its run said {state['best_metric']:.6f}"
+        raise TuneSmpError(Problem(said, str(folder.model), "do not use this model; see logs/, and run again"))
+    return metric
+
+
+def class_iou(state: Mapping[str, Any], names: Sequence[str]) -> dict[str, float | None]:
+    """IoU of each class at the best epoch; None for a class that occurs neither in labels nor in predictions."""
+    (row,) = (row for row in state["history"] if row["epoch"] == state["best_epoch"])
+    return dict(zip(names, row["class_iou"], strict=True))
+
+
+def write_report(folder: RunFolder, data: PreparedData, *, metric_name: str, device: str) -> None:
+    """Write report.html, with validation images where there is a model.
+
+    Everything else is in the folder by now: whatever goes wrong here is told, and ends nothing.
+    """
+    from tune_smp.inference.examples import validation_examples  # noqa: PLC0415  imports torch
+    from tune_smp.results.report.page import write_report as write_page  # noqa: PLC0415  imports matplotlib
+
+    try:
+        examples = (
+            validation_examples(folder.model, data.store, data.regions, metric_name=metric_name, device=device)
+            if folder.model.is_dir()
+            else ()
+        )
+        write_page(folder, examples)
+    except Exception as error:
+        logger.exception("the report could not be written")
+        where = shlex.quote(str(folder.path))
+        console.print(f"note: the report could not be written ({error}); try: tune-smp report {where}")

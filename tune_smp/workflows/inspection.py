@@ -1,0 +1,58 @@
+"""Using and looking: predict, check, report."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tune_smp.data.findings import describe_collection, inspect_split
+from tune_smp.errors import Problem, SettingsError
+from tune_smp.results.folder import RunFolder, claimed, read_json
+from tune_smp.results.logs import logged
+from tune_smp.settings.data import DataSettings
+from tune_smp.settings.run import RunSettings
+from tune_smp.settings.search import SearchSettings
+from tune_smp.workflows.delivery import write_report
+from tune_smp.workflows.preparation import console, find, open_store, reopen, split, tell
+
+if TYPE_CHECKING:
+    from tune_smp.settings.predict import PredictSettings
+
+
+def predict(settings: PredictSettings) -> None:
+    """Write a label image for every image of a folder. Raises SettingsError, DataError, ResourceError."""
+    from tune_smp.inference.predictor import predict_folder  # noqa: PLC0415  imports torch
+
+    started = time.monotonic()
+    summary = predict_folder(settings, on_image=console.print)
+    tell(summary.notes)
+    console.print(
+        f"{len(summary.outputs)} label images in {settings.output_dir} after {time.monotonic() - started:.1f} s"
+    )
+
+
+def check(settings: DataSettings) -> None:
+    """Read a whole collection and say what is in it. Raises DataError with everything that is wrong with it."""
+    collection = find(settings)
+    store = open_store(settings, collection)
+    regions = split(settings, store)
+    for line in describe_collection(store, regions):
+        console.print(line)
+    tell(inspect_split(store, regions))
+    console.print("no problems found")
+
+
+def report(output_dir: Path) -> Path:
+    """Write report.html of what is in the folder, anew. Raises SettingsError where no run or search is in it."""
+    if not RunFolder(output_dir).is_started():
+        raise SettingsError(
+            Problem("there is no run in this folder to report on", str(output_dir), "name the --outputDir of a run")
+        )
+    with claimed(output_dir) as folder, logged(folder.logs, "report"):
+        record = read_json(folder.settings)
+        kind = SearchSettings if record["command"] == "search" else RunSettings
+        settings = kind.from_json(record["settings"])
+        write_report(folder, reopen(settings, folder), metric_name=settings.metric_name, device=settings.device)
+        console.print(f"report: {folder.report}")
+        return folder.report

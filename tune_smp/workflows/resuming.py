@@ -1,0 +1,65 @@
+"""Going on with what is in a folder: a run or a search."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tune_smp.errors import Problem, SettingsError
+from tune_smp.results.folder import RunFolder, claimed, read_json, write_json
+from tune_smp.results.logs import logged
+from tune_smp.results.summary import RunSummary, SearchSummary
+from tune_smp.settings.run import RunSettings
+from tune_smp.settings.search import SearchSettings
+from tune_smp.workflows.preparation import reopen, tell
+from tune_smp.workflows.searching import run as run_search
+from tune_smp.workflows.searching import stored_space
+from tune_smp.workflows.training import run as run_training
+
+
+def resume(
+    output_dir: Path, *, num_trials: int | None = None, time_budget: str | None = None
+) -> RunSummary | SearchSummary | None:
+    """Go on with an interrupted run or search, in place; None when it had already come to its end.
+
+    The settings, the split, the study and the newest whole checkpoints are those in the folder. ``num_trials``, more
+    than before, extends a search with everything that it has learnt. Raises what ``train`` and ``search`` raise.
+    """
+    if not RunFolder(output_dir).is_started():
+        raise SettingsError(
+            Problem(
+                "there is no run in this folder to go on with",
+                str(output_dir),
+                "name the --outputDir of a train or search",
+            )
+        )
+    with claimed(output_dir) as folder, logged(folder.logs, "resume"):
+        if read_json(folder.settings)["command"] == "search":
+            return _resume_search(folder, num_trials=num_trials, time_budget=time_budget)
+        if num_trials or time_budget:
+            problem = "--numTrials and --timeBudget are for a search, and this folder holds a train"
+            raise SettingsError(Problem(problem, str(output_dir), "leave them out"))
+        return _resume_run(folder)
+
+
+def _resume_run(folder: RunFolder) -> RunSummary | None:
+    if folder.is_finished():
+        tell([f"the run in {folder.path} is finished ({folder.state()}): nothing to resume"])
+        return None
+    settings = RunSettings.from_json(read_json(folder.settings)["settings"])
+    return run_training(settings, folder, reopen(settings, folder))
+
+
+def _resume_search(folder: RunFolder, *, num_trials: int | None, time_budget: str | None) -> SearchSummary | None:
+    record = read_json(folder.settings)
+    settings = SearchSettings.from_json(record["settings"])
+    if num_trials is not None and num_trials < settings.planned_trials:
+        problem = f"--numTrials can only be raised: the search was started with {settings.planned_trials}"
+        raise SettingsError(Problem(problem, f"--numTrials {num_trials}", "pass more, or leave it out"))
+    changes = {"num_trials": num_trials, "time_budget": time_budget}
+    settings = settings.with_changes(**{name: value for name, value in changes.items() if value is not None})
+    if folder.is_finished() and not num_trials:
+        tell([f"the search in {folder.path} is finished: nothing to resume; --numTrials N extends it"])
+        return None
+    write_json(folder.settings, {**record, "settings": settings.to_json()})
+    space = stored_space(record, settings)
+    return run_search(settings, space, folder, reopen(settings, folder))

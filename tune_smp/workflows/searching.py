@@ -1,0 +1,211 @@
+"""A search, from two folders to the best model."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tune_smp.errors import InterruptedRunError, NoTrialSucceededError, Problem, listing
+from tune_smp.results.folder import RunFolder, claimed, start_afresh
+from tune_smp.results.leaderboard import write_trials
+from tune_smp.results.logs import logged
+from tune_smp.results.summary import SearchSummary, write_settings
+from tune_smp.search.outcome import TrialRecord, best_of
+from tune_smp.search.space import ENCODER, FLAGS, MODEL, SearchSpace
+from tune_smp.search.space_checks import check_space
+from tune_smp.search.space_file import parse_space, read_space
+from tune_smp.settings.run import RunSettings
+from tune_smp.settings.search import SearchSettings
+from tune_smp.workflows.delivery import class_iou, export, prove, write_report
+from tune_smp.workflows.preparation import PreparedData, console, prepare, tell
+from tune_smp.workflows.trials import run_trials, trials_folder
+from tune_smp.workflows.weights import adopt_pretrained, check_pretrained, fetch_encoder_weights
+
+if TYPE_CHECKING:
+    from tune_smp.search.checkpoints import SavedRun
+
+# What a trial's command line need not say: it does not change the numbers.
+NOT_REPRODUCED = ("outputDir", "overwrite", "debug", "dashboard", "dashboardHost", "dashboardPort", "cacheDir")
+
+
+def search(settings: SearchSettings) -> SearchSummary:
+    """Search the space, prune the poor trials, and export the best epoch of the best one.
+
+    Raises SettingsError, DataError, ResourceError; NoTrialSucceededError when no trial gave a model;
+    InterruptedRunError after Ctrl-C or SIGTERM, with the best so far exported.
+    """
+    settings = adopt_pretrained(settings)
+    space = _space_for(read_space(settings.search_space), settings)
+    with claimed(settings.output_dir) as folder:
+        start_afresh(folder, overwrite=settings.overwrite)
+        with logged(folder.logs, "search"):
+            data = prepare(settings, folder)
+            _look_at_weights(space, data)
+            write_settings(folder, "search", settings.to_json(), space={"name": space.name, "text": space.text})
+            return run(settings, space, folder, data)
+
+
+def stored_space(record: Mapping[str, Any], settings: SearchSettings) -> SearchSpace:
+    """The space that settings.json holds: the file may have changed since."""
+    return _space_for(parse_space(record["space"]["text"], name=record["space"]["name"]), settings)
+
+
+def _space_for(space: SearchSpace, settings: SearchSettings) -> SearchSpace:
+    """The space under the command line, checked whole."""
+    given = settings.given_run_flags()
+    overridden = [flag for flag in space.searched if flag in given]
+    narrowed = space.with_flags(given)
+    check_space(narrowed)
+    tell(f"--{flag} is given: {given[flag]} for every trial, not searched" for flag in overridden)
+    return narrowed
+
+
+def _look_at_weights(space: SearchSpace, data: PreparedData) -> None:
+    """Everything that trials start from is there, or fetched, before the first one starts."""
+    models = {encoder: space.model_for(encoder) for encoder in space.encoder_choices()}
+    # Data and weights alone matter here: what else a trial needs stays at its default.
+    kept = {name: value for name, value in space.given.items() if FLAGS[name].about.group in ("Data", "Output")}
+    kept |= {name: space.given[name] for name in ("pretrainedModel", "replaceHead") if name in space.given}
+    settings = [RunSettings.from_flags({**kept, MODEL: models[encoder], ENCODER: encoder}) for encoder in models]
+    check_pretrained(settings[0], data.store)
+    fetch_encoder_weights(settings)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Best:
+    """The best trial, and its newest checkpoint, which holds the weights of its best epoch."""
+
+    record: TrialRecord
+    saved: SavedRun
+
+
+def run(settings: SearchSettings, space: SearchSpace, folder: RunFolder, data: PreparedData) -> SearchSummary:
+    """Search to the end, or to where it is interrupted, and leave everything that is worth keeping in the folder."""
+    started = time.monotonic()
+    ending, study = run_trials(settings, space, folder, data)
+    records = study.records()
+    write_trials(folder, [record.as_row() for record in records], searched=space.searched)
+    best = _best_saved(records, trials_folder(settings, folder))
+    summary = _summarise(settings, records, best, ending=ending)
+    if best is not None:
+        trial = space.settings(best.record.flags)
+        summary = dataclasses.replace(
+            summary,
+            evaluated_metric=_deliver(best, trial, folder, data),
+            model=str(folder.model),
+            class_iou=class_iou(best.saved.state, data.store.class_map.names),
+            importances=study.importances(),
+            reproduce=_reproduce(best, trial, folder),
+        )
+    summary = dataclasses.replace(summary, seconds=round(time.monotonic() - started, 1))
+    summary.write(folder)
+    write_report(folder, data, metric_name=settings.metric_name, device=settings.device)
+    _conclude(summary, folder, records, images_pattern=settings.images_pattern)
+    return summary
+
+
+def _summarise(
+    settings: SearchSettings, records: Sequence[TrialRecord], best: Best | None, *, ending: str
+) -> SearchSummary:
+    """Everything that the trials themselves say; what else there is to say, ``run`` adds."""
+    state = ending if best or ending == "interrupted" else "failed"
+    return SearchSummary(
+        state=state,
+        metric=settings.metric_name,
+        best_metric=best.saved.state["best_metric"] if best else None,
+        best_epoch=best.saved.state["best_epoch"] if best else None,
+        best_trial=best.record.number if best else None,
+        default_metric=next((record.best_metric for record in records if record.number == 0), None),
+        trials=dict(Counter(record.state for record in records)),
+        epochs=sum(record.epochs for record in records),
+        epochs_saved=sum(row.max_epochs - row.epochs for row in records if row.state in ("pruned", "early_stopped")),
+        reason=None if best else _why_none(records),
+    )
+
+
+def _best_saved(records: Sequence[TrialRecord], trials: Path) -> Best | None:
+    """The best trial of which a checkpoint is there, and that checkpoint."""
+    from tune_smp.search.checkpoints import newest_of_trial  # noqa: PLC0415  imports torch
+
+    remaining = list(records)
+    while record := best_of(remaining):
+        saved = newest_of_trial(trials, record.number)
+        if saved is not None and saved.state["best_epoch"]:
+            return Best(record, saved)
+        remaining.remove(record)
+    return None
+
+
+def _deliver(best: Best, settings: RunSettings, folder: RunFolder, data: PreparedData) -> float:
+    """Export the best epoch, and keep the state from which ``--pretrainedModel`` goes on; the metric of the export."""
+    from tune_smp.training import checkpoint  # noqa: PLC0415  imports torch
+
+    export(settings, folder, data, best.saved.state)
+    checkpoint.save(best.saved.state, folder.checkpoint)
+    return prove(settings, folder, data, best.saved.state)
+
+
+def _reproduce(best: Best, settings: RunSettings, folder: RunFolder) -> str:
+    """The command that trains the best trial again."""
+    values = settings.to_json()["values"]
+    given = {name: values[name] for name in settings.to_json()["given"] if name not in NOT_REPRODUCED}
+    given["batchSize"] = best.saved.state["batch_size"]  # as measured then, where it was not given
+    given["outputDir"] = f"{folder.path}-again"
+    return shlex.join(["tune-smp", "train", *(f"--{name}={_as_text(value)}" for name, value in given.items())])
+
+
+def _as_text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _why_none(records: Sequence[TrialRecord]) -> str:
+    """Why no trial gave a model: the reasons, the most frequent first."""
+    reasons = Counter(record.reason or record.state for record in records)
+    return listing([f"{reason} ({count} of {len(records)})" for reason, count in reasons.most_common()], limit=5)
+
+
+def _conclude(
+    summary: SearchSummary, folder: RunFolder, records: Sequence[TrialRecord], *, images_pattern: str
+) -> None:
+    """Say how it ended and what to type next; an end without a model is raised."""
+    where = shlex.quote(str(folder.path))
+    counts = ", ".join(f"{count} {state}" for state, count in sorted(summary.trials.items()))
+    console.print(f"{len(records)} trials: {counts or 'none'}")
+    if summary.model is not None:
+        console.print(_headline(summary))
+        console.print(f"model: {summary.model}")
+        console.print(f"report: {folder.report}")
+        console.print(f"train it again: {summary.reproduce}")
+    go_on = f"go on with: tune-smp resume {where}"
+    if summary.state == "interrupted":
+        raise InterruptedRunError(Problem("interrupted", str(folder.path), go_on))
+    if summary.model is None:
+        raise NoTrialSucceededError(_nothing(summary, folder, records, go_on))
+    if summary.state == "out_of_time":
+        console.print(f"the time budget is used up; {go_on}")
+    pattern = shlex.quote(images_pattern)
+    console.print(
+        f"next: tune-smp predict --model {where} --imagesDir IMAGES --imagesPattern {pattern} --outputDir MASKS"
+    )
+
+
+def _headline(summary: SearchSummary) -> str:
+    best = f"best {summary.metric} {summary.best_metric:.4f}: trial {summary.best_trial}, epoch {summary.best_epoch}"
+    if summary.default_metric is None or summary.best_metric is None:
+        return f"{best} (the default, trial 0, gave no model)"
+    return f"{best}; {summary.best_metric - summary.default_metric:+.4f} against the default (trial 0)"
+
+
+def _nothing(summary: SearchSummary, folder: RunFolder, records: Sequence[TrialRecord], go_on: str) -> Problem:
+    failed = [record for record in records if record.state in ("failed", "diverged")]
+    if not failed:
+        return Problem("the time was over before any trial had a result", str(folder.path), go_on)
+    log = folder.trial_log(failed[0].number)
+    where = str(log if log.exists() else folder.logs)
+    fix = f"see trials.csv for every trial's reason; {go_on}" if summary.state == "out_of_time" else "see trials.csv"
+    return Problem(f"no trial succeeded: {summary.reason}", where, fix)

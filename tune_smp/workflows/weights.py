@@ -1,0 +1,58 @@
+"""Weights that a run or a search starts from, looked at before Ray starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+from tune_smp.data.store import ImageStore
+from tune_smp.settings.run import RunSettings
+from tune_smp.workflows.preparation import tell
+
+AnyRunSettings = TypeVar("AnyRunSettings", bound=RunSettings)
+
+
+def adopt_pretrained(settings: AnyRunSettings) -> AnyRunSettings:
+    """Take architecture and encoder from the earlier run where the command line does not name them."""
+    if settings.pretrained_model is None:
+        return settings
+    from tune_smp.training.pretrained import describe_pretrained  # noqa: PLC0415  imports torch
+
+    earlier = describe_pretrained(settings.pretrained_model)
+    adopted = {
+        name: value
+        for name, value in (
+            ("model_name", earlier.model_name),
+            ("encoder_base_variant_weights", earlier.encoder_base_variant_weights),
+        )
+        if name not in settings.model_fields_set and getattr(settings, name) != value
+    }
+    tell(f"{value} is taken from --pretrainedModel" for value in adopted.values())
+    return settings.with_changes(**adopted)
+
+
+def fetch_encoder_weights(trials: Iterable[RunSettings]) -> None:
+    """Bring the weights into the cache, each once, or say that they cannot be had, before Ray starts."""
+    wanted = {
+        (settings.encoder.name, settings.encoder_weights): settings
+        for settings in trials
+        if settings.encoder_weights is not None and settings.pretrained_model is None
+    }
+    if not wanted:
+        return
+    from tune_smp.training.weights import fetch_weights  # noqa: PLC0415  imports torch
+
+    for settings in wanted.values():
+        assert settings.encoder_weights is not None  # noqa: S101 - the filter above
+        fetch_weights(settings.encoder, settings.encoder_weights)
+
+
+def check_pretrained(settings: RunSettings, store: ImageStore) -> None:
+    """Refuse an earlier run that does not fit before anything is started."""
+    if settings.pretrained_model is None:
+        return
+    from tune_smp.training.builders import ModelShape  # noqa: PLC0415  imports torch
+    from tune_smp.training.pretrained import check_fits, load_earlier_run  # noqa: PLC0415
+
+    shape = ModelShape.of(settings, channels=store.channels, classes=store.class_map.classes)
+    check_fits(shape, load_earlier_run(settings.pretrained_model), replace_head=settings.replace_head)
