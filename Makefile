@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 
-.PHONY: install check test test-slow demo bench readme clean
+.PHONY: install check test test-slow demo bench bench-search readme clean
 
 install: $(VENV)/.installed
 
@@ -29,6 +29,10 @@ demo: install
 
 bench: install
 	$(BIN)/python benchmarks/epoch_overhead.py
+
+bench-search: install
+	$(BIN)/python benchmarks/search_overhead.py
+	$(BIN)/python benchmarks/search_efficiency.py
 
 readme: install
 	$(BIN)/python -m tune_smp.manifests

@@ -7,12 +7,16 @@ from pathlib import Path
 import pytest
 
 from tune_smp.errors import DataError
-from tune_smp.manifests import readme_flag_table, readme_predict_flag_table, with_tables
+from tune_smp.manifests import readme_flag_table, readme_predict_flag_table, readme_search_flag_table, with_tables
 from tune_smp.settings.fields import flags_of
 from tune_smp.settings.predict import PredictSettings
 from tune_smp.settings.run import RunSettings
+from tune_smp.settings.search import SearchSettings
 
-EMPTY = "# x\n<!-- flags:begin -->old<!-- flags:end -->\ny\n<!-- predict-flags:begin --><!-- predict-flags:end -->\nz\n"
+EMPTY = (
+    "# x\n<!-- flags:begin -->old<!-- flags:end -->\ny\n<!-- search-flags:begin --><!-- search-flags:end -->\n"
+    "<!-- predict-flags:begin --><!-- predict-flags:end -->\nz\n"
+)
 
 
 def test_readme_is_up_to_date(repository: Path) -> None:
@@ -28,6 +32,8 @@ def test_every_flag_has_a_row() -> None:
         assert flag.about.description in row
         assert ("*required*" in row) == flag.required
     assert sum(row.startswith("| **`--") for row in rows) == 17
+    for flag in flags_of(SearchSettings):
+        assert (f"| `{flag.option}` |" in readme_search_flag_table()) == (flag.field not in RunSettings.model_fields)
     for flag in flags_of(PredictSettings):
         assert f"| `{flag.option}` |" in readme_predict_flag_table()
 
@@ -42,7 +48,8 @@ def test_only_what_is_between_the_markers_changes() -> None:
     assert text.startswith("# x\n<!-- flags:begin -->\n\n| Data |")
     assert "old" not in text.partition("<!-- flags:end -->")[0].split("|")[0]
     assert text.endswith("<!-- predict-flags:end -->\nz\n")
-    assert "<!-- flags:end -->\ny\n<!-- predict-flags:begin -->" in text
+    assert "<!-- flags:end -->\ny\n<!-- search-flags:begin -->" in text
+    assert "<!-- search-flags:end -->\n<!-- predict-flags:begin -->" in text
     assert with_tables(text) == text
 
 

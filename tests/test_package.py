@@ -1,4 +1,4 @@
-"""What is shipped: the wheel's content, and search spaces whose every key and value is a legal flag."""
+"""What is shipped: the wheel's content, and search spaces of which every point is a legal configuration."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
-from tune_smp.settings.fields import flags_of
-from tune_smp.settings.run import RunSettings
+from tune_smp.choices.losses import MODES
+from tune_smp.search.space_checks import check_space
+from tune_smp.search.space_file import named_spaces, parse_space
+from tune_smp.settings.search import SearchSettings
 
 SPACES = sorted((Path(__file__).resolve().parent.parent / "search_spaces").glob("*.yaml"))
 REQUIRED = {
@@ -20,7 +20,6 @@ REQUIRED = {
     "labelsDir": "labels",
     "imagesPattern": ".*",
     "labelsPattern": ".*",
-    "segmentationMode": "binary",
     "outputDir": "out",
 }
 
@@ -35,18 +34,13 @@ def test_the_wheel_holds_all_that_is_read_at_run_time(repository: Path, tmp_path
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/"))]
 
 
-def _values(domain: Any) -> list[Any]:
-    """What a domain can take: its choices, or the ends of its range."""
-    return domain if isinstance(domain, list) else [domain["low"], domain["high"]]
-
-
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
-def test_every_value_of_a_search_space_is_a_legal_setting(path: Path) -> None:
-    space = yaml.safe_load(path.read_text(encoding="utf-8"))
-    flags = {flag.name for flag in flags_of(RunSettings)}
-    assert space["fixed"].keys() | space["search"].keys() <= flags
-    for name, domain in space["search"].items():
-        (condition,) = [domain.get("when", {})] if isinstance(domain, dict) else [{}]
-        needed = {other: values[0] for other, values in condition.items()}
-        for value in _values(domain):
-            RunSettings.from_flags({**REQUIRED, **space["fixed"], **needed, name: value})
+def test_shipped_spaces_are_legal(path: Path, mode: str) -> None:
+    space = parse_space(path.read_text(encoding="utf-8"), name=path.name)
+    check_space(space.with_flags({**REQUIRED, "segmentationMode": mode}))
+
+
+def test_shipped_spaces_are_found_by_name() -> None:
+    assert named_spaces() == {path.stem: path for path in SPACES}
+    assert SearchSettings.model_fields["search_space"].default in named_spaces()

@@ -11,7 +11,9 @@ import errno
 import json
 import logging
 import os
+import shutil
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,12 +25,15 @@ from tune_smp.errors import Problem, ResourceError, SettingsError, TuneSmpError,
 
 if TYPE_CHECKING:
     from tune_smp.settings.base import Settings
+    from tune_smp.settings.search import SearchSettings
 
 AnySettings = TypeVar("AnySettings", bound="Settings")
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 DEFAULT_LOG_LEVEL = "WARNING"
-LAST_COLUMNS = ("summary", "description", "weights", "searches", "not_with")
+LAST_COLUMNS = ("summary", "description", "weights", "searches", "not_with", "values")
+FOLD_WIDTH = 40
+"""Columns that the last one of a table has at least, however narrow the terminal."""
 INTERRUPTED = 130
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 UNEXPECTED = 1
@@ -150,25 +155,26 @@ def _search(arguments: Sequence[str]) -> None:
     if settings is None:
         return
     if settings.submit:
-        _submit(settings.address or "", arguments)
+        _submit(settings)
         return
     from tune_smp import workflows  # noqa: PLC0415 - pydantic, rich
 
     workflows.search(settings)
 
 
-def _submit(address: str, arguments: Sequence[str]) -> None:
+def _submit(settings: SearchSettings) -> None:
     """Send the same command to the cluster, where it joins the Ray that it runs in; end with its exit code."""
     from tune_smp.search.submit import submit_and_follow  # noqa: PLC0415 - ray
-    from tune_smp.settings.command_line import without  # noqa: PLC0415 - pydantic
+    from tune_smp.settings.command_line import words_for  # noqa: PLC0415 - pydantic
 
-    words = without(arguments, ("--submit", "--address"))
-    code = submit_and_follow(["tune-smp", "search", *words, "--address=auto"], address=address, write=print_line)
+    here = settings.with_changes(submit=False, address="auto")
+    command = ["tune-smp", settings.command, *words_for(here)]
+    code = submit_and_follow(command, address=str(settings.address), write=_print_line)
     if code:
         raise SystemExit(code)
 
 
-def print_line(line: str) -> None:
+def _print_line(line: str) -> None:
     """A line of somebody else's log."""
     sys.stdout.write(line.rstrip("\n") + "\n")
     sys.stdout.flush()
@@ -299,11 +305,17 @@ def _only_word(command: str, arguments: Sequence[str], name: str, *, legal_flag:
 
 
 def _table(records: Sequence[Mapping[str, Any]]) -> str:
-    """Records in columns; the longest texts, summaries and lists, stand last."""
+    """Records in columns; the longest texts, summaries and lists, stand last, and are folded to fit a terminal."""
     names = sorted(records[0], key=lambda name: name in LAST_COLUMNS)
     rows = [names, *([_cell(record[name]) for name in names] for record in records)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(names))]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    start = sum(widths[:-1]) + 2 * (len(names) - 1)
+    width = max(FOLD_WIDTH, shutil.get_terminal_size().columns - start) if sys.stdout.isatty() else max(widths)
+    lines = []
+    for row in rows:
+        first, *more = textwrap.wrap(row[-1], width, break_long_words=False, break_on_hyphens=False) or [""]
+        cells = [cell.ljust(size) for cell, size in zip(row[:-1], widths[:-1], strict=True)]
+        lines += ["  ".join([*cells, first]).rstrip(), *(" " * start + rest for rest in more)]
     return "\n".join(lines) + "\n"
 
 
@@ -311,7 +323,7 @@ def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "-"
     if isinstance(value, list):
-        return ",".join(map(str, value)) or "-"
+        return ", ".join(map(str, value)) or "-"
     return "-" if value is None else str(value)
 
 

@@ -12,6 +12,7 @@ from tune_smp.settings.base import Settings
 from tune_smp.settings.fields import Flag, flags_of
 from tune_smp.settings.predict import PredictSettings
 from tune_smp.settings.run import RunSettings
+from tune_smp.settings.search import SearchSettings
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 
@@ -19,6 +20,12 @@ README = Path(__file__).resolve().parent.parent / "README.md"
 def readme_flag_table() -> str:
     """The flags of ``train`` in Markdown, a table per group; the 17 of the WIPP plugin are bold."""
     return _tables(RunSettings)
+
+
+def readme_search_flag_table() -> str:
+    """The flags that ``search`` has beyond those of ``train``, in Markdown."""
+    of_train = {flag.name for flag in flags_of(RunSettings)}
+    return _table("Search", [flag for flag in flags_of(SearchSettings) if flag.name not in of_train])
 
 
 def readme_predict_flag_table() -> str:
@@ -32,7 +39,12 @@ def with_tables(text: str) -> str:
     Raises:
         DataError: where a marker is missing.
     """
-    for name, table in (("flags", readme_flag_table()), ("predict-flags", readme_predict_flag_table())):
+    tables = {
+        "flags": readme_flag_table(),
+        "search-flags": readme_search_flag_table(),
+        "predict-flags": readme_predict_flag_table(),
+    }
+    for name, table in tables.items():
         text = _between(text, f"<!-- {name}:begin -->", f"<!-- {name}:end -->", table)
     return text
 

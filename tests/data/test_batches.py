@@ -303,3 +303,27 @@ def test_leaving_a_loop_early_ends_the_thread(numbered: ImageStore) -> None:
         assert len(background_threads()) == 1
         batches.close()  # as leaving the loop does
         assert background_threads() == []
+
+
+def test_a_storage_that_hangs_is_noticed_and_not_waited_for(
+    numbered: ImageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = threading.Event()
+
+    def hang(self: ImageStore, index: int) -> NDArray[Any]:
+        answers.wait()
+        raise OSError("stale file handle")
+
+    monkeypatch.setattr("tune_smp.data.batches.SLOWEST_BATCH_S", 0.2)
+    monkeypatch.setattr("tune_smp.data.batches.LONGEST_END_S", 0.1)
+    monkeypatch.setattr(ImageStore, "mask", hang)
+    for batches in (training(numbered).epoch(0), iter(validation(numbered))):
+        with pytest.raises(TimeoutError, match=r"no batch of tiles came within 0\.2 s"):
+            next(batches)
+    hanging = [thread for thread in threading.enumerate() if thread.name == "batches"]
+    assert hanging
+    assert all(thread.daemon for thread in hanging), "Python's exit does not wait for them"
+    answers.set()
+    for thread in hanging:
+        thread.join(10)
+    assert background_threads() == []

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections import deque
+import queue
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -22,6 +22,8 @@ from tune_smp.data.tiles import Window, grid_count, owned, windows
 from tune_smp.errors import DataError, Problem
 
 BATCHES_AHEAD = 3  # made while the model works; each costs its own memory
+SLOWEST_BATCH_S = 300.0  # a batch takes milliseconds, from a cold network folder seconds
+LONGEST_END_S = 5.0
 
 Plan = TypeVar("Plan")
 
@@ -228,16 +230,56 @@ def _places_within(store: ImageStore, region: Region) -> list[NDArray[np.int32]]
 
 
 def _made_ahead(make: Callable[[Plan], Batch], plans: Iterable[Plan]) -> Generator[Batch, None, None]:
-    """``map(make, plans)``, a few results ahead in one background thread, which ends with this generator."""
-    waiting: deque[Future[Batch]] = deque()
-    with ThreadPoolExecutor(1, thread_name_prefix="batches") as thread:
+    """``map(make, plans)``, a few results ahead in one background thread, which ends with this generator.
+
+    Raises what ``make`` raises; TimeoutError where a batch does not come: a file system that hangs raises nothing.
+    """
+    maker = _Maker(make, plans)
+    maker.start()
+    try:
+        while (batch := maker.take()) is not None:
+            yield batch
+    finally:
+        maker.end()
+
+
+class _Maker(threading.Thread):
+    """Makes batches ahead. Python does not wait for it at its exit: it may hang for ever."""
+
+    def __init__(self, make: Callable[[Plan], Batch], plans: Iterable[Plan]) -> None:
+        super().__init__(name="batches", daemon=True)
+        self._batches = map(make, plans)
+        self._made: queue.SimpleQueue[Batch | BaseException | None] = queue.SimpleQueue()
+        self._room = threading.Semaphore(BATCHES_AHEAD)
+        self._has_ended = False
+
+    def run(self) -> None:
         try:
-            for plan in plans:
-                waiting.append(thread.submit(make, plan))
-                if len(waiting) > BATCHES_AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+            while self._has_room():
+                batch = next(self._batches, None)
+                self._made.put(batch)
+                if batch is None:
+                    return
+        except BaseException as error:  # noqa: BLE001 - raised again by who takes it
+            self._made.put(error)
+
+    def take(self) -> Batch | None:
+        """The next batch, None after the last."""
+        try:
+            made = self._made.get(timeout=SLOWEST_BATCH_S)
+        except queue.Empty:
+            raise TimeoutError(f"no batch of tiles came within {SLOWEST_BATCH_S:g} s: the storage hangs") from None
+        if isinstance(made, BaseException):
+            raise made
+        self._room.release()
+        return made
+
+    def end(self) -> None:
+        """Stop as soon as the batch under way is made, and wait for that, but not for ever."""
+        self._has_ended = True
+        self._room.release()
+        self.join(LONGEST_END_S)
+
+    def _has_room(self) -> bool:
+        self._room.acquire()
+        return not self._has_ended

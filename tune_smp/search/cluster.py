@@ -148,7 +148,7 @@ def _joined_ray(given: str, device: str) -> Iterator[Resources]:
     if given == AUTO and facts.private:
         raise ResourceError(
             Problem(
-                f"the only Ray on this machine ({facts.address}) was started by another program for itself",
+                f"the Ray at {facts.address} was started by another program for itself, and ends with it",
                 "--address auto",
                 "leave --address away to have one of your own, or start a cluster (ray start --head)",
             )

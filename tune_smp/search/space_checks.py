@@ -7,6 +7,7 @@ try every value by itself and every two that could matter to each other, with wh
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -34,6 +35,8 @@ Rows = Mapping[str, Parameter]
 FIELDS = {flag.field: flag for flag in FLAGS.values()}
 JUST_ABOVE = 1e-3
 """Share of a range: 0 may mean "off", so that the numbers right above it follow another rule."""
+SAMPLE = 200
+"""Points that are tried by chance, besides."""
 
 
 class _SingleValues(RunSettings):
@@ -45,9 +48,11 @@ class _SingleValues(RunSettings):
 def check_space(space: SearchSpace) -> None:
     """Raises SettingsError with every value that is wrong by itself; where none is, with all that goes not together."""
     for stage in (_wrong_values, _nothing_to_try, _wrong_points):
-        problems = list({problem.problem: problem for problem in stage(space)}.values())
+        problems: dict[str, Problem] = {}
+        for problem in stage(space):
+            problems.setdefault(problem.problem, problem)
         if problems:
-            raise SettingsError(problems)
+            raise SettingsError(problems.values())
 
 
 def _wrong_values(space: SearchSpace) -> Iterator[Problem]:
@@ -102,9 +107,10 @@ def _nothing_to_try(space: SearchSpace) -> Iterator[Problem]:
 
 
 def _wrong_points(space: SearchSpace) -> Iterator[Problem]:
+    sample = _sample(space)
     for parameter in space.parameters:
         for value, line in _values_with_lines(parameter):
-            point = _trial_with(space, {parameter.flag: value})
+            point = _trial_with(space, {parameter.flag: value}) or _first_with(sample, parameter, value)
             if point is not None:
                 yield from _broken_rules(space, point, line)
             elif not _is_left_out_on_purpose(space, parameter, value):
@@ -114,6 +120,23 @@ def _wrong_points(space: SearchSpace) -> Iterator[Problem]:
             point = _trial_with(space, {first.flag: one, second.flag: other})
             if point is not None:
                 yield from _broken_rules(space, point, line)
+    for point in sample:
+        yield from _broken_rules(space, point, 0)
+
+
+def _sample(space: SearchSpace) -> list[Point]:
+    """Points by chance, always the same: for what hangs on many conditions, or on the default of a flag left out."""
+    chance = random.Random(0)  # noqa: S311 - no secret
+
+    def pick(_: str, domain: Domain) -> Scalar:
+        return chance.choice((domain.low, domain.high) if isinstance(domain, Range) else domain)
+
+    return [space.walk(pick) for _ in range(SAMPLE)]
+
+
+def _first_with(points: Sequence[Point], parameter: Parameter, value: Scalar) -> Point | None:
+    any_number = isinstance(parameter.domain, Range)
+    return next((p for p in points if parameter.flag in p and (any_number or p[parameter.flag] == value)), None)
 
 
 def _kinds(space: SearchSpace, parameter: Parameter) -> list[tuple[Scalar, int]]:
@@ -142,12 +165,13 @@ def _trial_with(space: SearchSpace, forced: Point) -> Point | None:
 
 
 def _contexts(space: SearchSpace, forced: Point) -> Iterator[Point]:
-    """The forced values with all that may be needed for them: links of the chain before them, and their conditions."""
+    """The forced values with all that may be needed for them: their conditions, and links of the chain before them."""
     rows = _rows(space)
-    last = max((CHAIN.index(flag) for flag in forced if flag in CHAIN), default=0)
-    before = [flag for flag in CHAIN[:last] if flag in rows and flag not in forced]
-    for values in itertools.product(*(_values(rows[flag]) for flag in before)):
-        yield from _with_conditions(rows, {**dict(zip(before, values, strict=True)), **forced})
+    for point in _with_conditions(rows, forced):
+        last = max((CHAIN.index(flag) for flag in point if flag in CHAIN), default=0)
+        before = [flag for flag in CHAIN[:last] if flag in rows and flag not in point]
+        for values in itertools.product(*(_values(rows[flag]) for flag in before)):
+            yield from _with_conditions(rows, {**dict(zip(before, values, strict=True)), **point})
 
 
 def _with_conditions(rows: Rows, point: Point) -> Iterator[Point]:
@@ -244,8 +268,10 @@ def _never_possible(space: SearchSpace, parameter: Parameter, value: Scalar, lin
     rows = _rows(space)
     for flag, wanted in _conditions_of(parameter, value).items():
         if flag in rows and not _within(rows[flag], wanted):
-            text = f"{parameter.flag} is never asked for: no trial has {flag} {' or '.join(map(str, wanted))}"
-            fix = f"list it under {flag}, correct the condition, or leave {parameter.flag} out"
+            of_all = not _within(rows[flag], parameter.when.get(flag, wanted)) and flag in parameter.when
+            what = parameter.flag if of_all else f"{parameter.flag} {value}"
+            text = f"{what} is never asked for: no trial has {flag} {' or '.join(map(str, wanted))}"
+            fix = f"list it under {flag}, correct the condition, or leave {what} out"
             return Problem(text, _where(space, line), fix)
     clash = _clash(space, {parameter.flag: value}) if parameter.flag in CHAIN else None
     if clash is not None:

@@ -108,7 +108,7 @@ class Study:
         picked: dict[str, Scalar] = {}
 
         def suggest(name: str, domain: Domain) -> Scalar:
-            picked[name] = _suggest(trial, name, domain)
+            picked[name] = suggest_from(trial, name, domain)
             return picked[name]
 
         with quiet():
@@ -217,7 +217,8 @@ def _records(study: optuna.Study) -> list[TrialRecord]:
     return [_record(trial) for trial in trials if trial.params or trial.state.is_finished()]
 
 
-def _suggest(trial: optuna.Trial, name: str, domain: Domain) -> Scalar:
+def suggest_from(trial: optuna.Trial, name: str, domain: Domain) -> Scalar:
+    """Let Optuna pick a value of a domain for this trial."""
     if isinstance(domain, Range):
         if domain.integer:
             step = 1 if domain.step is None else int(domain.step)

@@ -67,7 +67,6 @@ class SmpTrainable(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Build the run, and go on from an earlier session's checkpoint if there is one."""
-        self._gauges: TrialGauges | None = None
         self._begin(config["trial"])
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -122,8 +121,7 @@ class SmpTrainable(tune.Trainable):
         _log_warnings_only()
         self._run: Any = None
         self._refusal: TuneSmpError | None = None
-        if trial.number is not None:
-            self._gauges = TrialGauges(trial.number)
+        self._gauges = None if trial.number is None else TrialGauges(trial.number)
         try:
             self._run = _build(trial)
         except Exception as error:  # noqa: BLE001 - sorted out there; what may pass is raised again for Ray
@@ -141,6 +139,8 @@ class SmpTrainable(tune.Trainable):
     def _forget(self) -> None:
         import torch  # noqa: PLC0415  imported by setup already
 
+        if self._gauges is not None:
+            self._gauges.forget()
         self._run = self._refusal = None
         gc.collect()  # a model and its optimizer point at each other
         if torch.cuda.is_available():

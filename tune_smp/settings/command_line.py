@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, TypeVar
 
 from tune_smp.errors import Problem, SettingsError
@@ -36,9 +36,15 @@ def settings_from(settings: type[AnySettings], arguments: Sequence[str]) -> AnyS
     return chosen
 
 
-def without(arguments: Sequence[str], options: Sequence[str]) -> list[str]:
-    """The words without these flags and their values."""
-    return [word for word in _joined(arguments, options) if word.partition("=")[0] not in options]
+def words_for(settings: Settings, *, leave_out: Collection[str] = ()) -> list[str]:
+    """The words that say these settings, but for flags to leave out: what was given, as ``--flag=value``."""
+    record = settings.to_json()
+    given = [name for name in record["given"] if name not in leave_out and record["values"][name] is not None]
+    return [f"--{name}={_as_word(record['values'][name])}" for name in given]
+
+
+def _as_word(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _parser(settings: type[Settings], summary: str = "") -> argparse.ArgumentParser:

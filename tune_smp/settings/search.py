@@ -98,7 +98,12 @@ class SearchSettings(RunSettings):
     warm_start: Annotated[
         Path | None,
         AbsolutePath,
-        About("Output folder of an earlier search, whose best trials are tried first.", "Search", folder="read"),
+        About(
+            "Output folder of an earlier search, whose best trials are tried first.",
+            "Search",
+            absent="nothing",
+            folder="read",
+        ),
     ] = None
     address: Annotated[
         str | None,

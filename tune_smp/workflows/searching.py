@@ -19,18 +19,19 @@ from tune_smp.search.outcome import TrialRecord, best_of
 from tune_smp.search.space import ENCODER, FLAGS, MODEL, SearchSpace
 from tune_smp.search.space_checks import check_space
 from tune_smp.search.space_file import parse_space, read_space
+from tune_smp.settings.command_line import words_for
 from tune_smp.settings.run import RunSettings
 from tune_smp.settings.search import SearchSettings
 from tune_smp.workflows.delivery import class_iou, export, prove, write_report
 from tune_smp.workflows.preparation import PreparedData, console, prepare, tell
-from tune_smp.workflows.trials import run_trials, trials_folder
+from tune_smp.workflows.trials import earlier_records, run_trials, trials_folder
 from tune_smp.workflows.weights import adopt_pretrained, check_pretrained, fetch_encoder_weights
 
 if TYPE_CHECKING:
     from tune_smp.search.checkpoints import SavedRun
 
 # What a trial's command line need not say: it does not change the numbers.
-NOT_REPRODUCED = ("outputDir", "overwrite", "debug", "dashboard", "dashboardHost", "dashboardPort", "cacheDir")
+NOT_REPRODUCED = ("overwrite", "debug", "dashboard", "dashboardHost", "dashboardPort", "cacheDir")
 
 
 def search(settings: SearchSettings) -> SearchSummary:
@@ -41,6 +42,8 @@ def search(settings: SearchSettings) -> SearchSummary:
     """
     settings = adopt_pretrained(settings)
     space = _space_for(read_space(settings.search_space), settings)
+    if settings.warm_start is not None:
+        earlier_records(settings.warm_start)  # found wrong now, not when everything has begun
     with claimed(settings.output_dir) as folder:
         start_afresh(folder, overwrite=settings.overwrite)
         with logged(folder.logs, "search"):
@@ -151,16 +154,9 @@ def _deliver(best: Best, settings: RunSettings, folder: RunFolder, data: Prepare
 
 
 def _reproduce(best: Best, settings: RunSettings, folder: RunFolder) -> str:
-    """The command that trains the best trial again."""
-    values = settings.to_json()["values"]
-    given = {name: values[name] for name in settings.to_json()["given"] if name not in NOT_REPRODUCED}
-    given["batchSize"] = best.saved.state["batch_size"]  # as measured then, where it was not given
-    given["outputDir"] = f"{folder.path}-again"
-    return shlex.join(["tune-smp", "train", *(f"--{name}={_as_text(value)}" for name, value in given.items())])
-
-
-def _as_text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    """The command that trains the best trial again, with the batch size as it was measured where it was not given."""
+    exact = settings.with_changes(batch_size=best.saved.state["batch_size"], output_dir=Path(f"{folder.path}-again"))
+    return shlex.join(["tune-smp", "train", *words_for(exact, leave_out=NOT_REPRODUCED)])
 
 
 def _why_none(records: Sequence[TrialRecord]) -> str:

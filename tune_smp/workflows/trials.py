@@ -38,6 +38,7 @@ def run_trials(
 
     dashboard = Dashboard(settings.dashboard_host, settings.dashboard_port) if settings.dashboard else None
     with connected_ray(settings.address, device=settings.device, dashboard=dashboard) as resources:
+        tell(resources.notes)
         share = _share(settings, resources, folder)
         study = _open_study(settings, space, folder, concurrency=share.concurrency)
         if resources.dashboard_url:
@@ -102,7 +103,7 @@ def _open_study(settings: SearchSettings, space: SearchSpace, folder: RunFolder,
     """The study in the folder, or a new one that begins with the plain default."""
     from tune_smp.search.first_points import default_values, earlier_values  # noqa: PLC0415  imports optuna
     from tune_smp.search.sampler import build_sampler  # noqa: PLC0415
-    from tune_smp.search.study import Study, records_in  # noqa: PLC0415
+    from tune_smp.search.study import Study  # noqa: PLC0415
 
     study = Study(
         folder.study,
@@ -116,18 +117,21 @@ def _open_study(settings: SearchSettings, space: SearchSpace, folder: RunFolder,
     if study.is_new:
         first = [default_values(space)]
         if settings.warm_start is not None:
-            first += earlier_values(space, records_in(_journal_of(settings.warm_start)))
+            first += earlier_values(space, earlier_records(settings.warm_start))
             tell([f"the {len(first) - 1} best trials of {settings.warm_start} in this space are tried first"])
         study.begin(first)
     return study
 
 
-def _journal_of(output_dir: Path) -> Path:
+def earlier_records(output_dir: Path) -> list[TrialRecord]:
+    """The trials of the search in this folder. Raises SettingsError where there is none, DataError where it is damaged."""
+    from tune_smp.search.study import records_in  # noqa: PLC0415  imports optuna
+
     journal = RunFolder(output_dir).study
     if not journal.is_file():
         fix = "pass the --outputDir of an earlier search"
         raise SettingsError(Problem("there is no search in the folder to start from", f"--warmStart {output_dir}", fix))
-    return journal
+    return records_in(journal)
 
 
 def _configured(
