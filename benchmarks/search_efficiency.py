@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import functools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -128,14 +129,14 @@ class Replay:
             wanted: Mapping[str, Scalar] = {flag_of(n): v for n, v in default_values(self.space).items()}
         else:
             asked = self._study.ask()
-            wanted = self.space.walk(lambda name, domain: suggest_from(asked, name, domain))
+            wanted = self.space.walk(functools.partial(suggest_from, asked))
             # What was asked for is not what is run: Optuna must learn about the row of the table alone.
             self._study.tell(asked, state=TrialState.FAIL)
         row = min(self._left, key=lambda row: distance(self.space, row.flags, wanted))
         self._left.remove(row)
         self._study.enqueue_trial(dict(row.flags))
         trial = self._study.ask()
-        self.space.walk(lambda name, domain: suggest_from(trial, name, domain))
+        self.space.walk(functools.partial(suggest_from, trial))
         running = _Running(trial, row, f"t{trial.number}", f"t{trial.number}")
         self._scheduler.on_trial_add(None, running)
         return running

@@ -12,12 +12,14 @@ import json
 import logging
 import os
 import shutil
+import signal
 import sys
 import textwrap
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tune_smp import __version__
@@ -46,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Read when torch is loaded, here and in the workers, which inherit it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        with _logging_to_stderr():
+        with _logging_to_stderr(), _sigterm_as_ctrl_c():
             return _run(arguments)
     except TuneSmpError as error:
         return _failed(str(error), error.exit_code, arguments)
@@ -136,6 +138,20 @@ def _logging_to_stderr() -> Iterator[None]:
     finally:
         logger.setLevel(previous)
         root.removeHandler(handler)
+
+
+@contextlib.contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """SIGTERM ends every command in order, as Ctrl-C does."""
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _train(arguments: Sequence[str]) -> None:

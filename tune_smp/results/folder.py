@@ -16,7 +16,14 @@ from typing import Any
 
 import filelock
 
-from tune_smp.errors import DataError, FolderBusyError, Problem, ResourceError, SettingsError
+from tune_smp.errors import (
+    DataError,
+    FolderBusyError,
+    InterruptedRunError,
+    Problem,
+    ResourceError,
+    SettingsError,
+)
 
 FINISHED_STATES = frozenset({"completed", "early_stopped"})
 
@@ -165,7 +172,8 @@ def claimed(path: Path) -> Iterator[RunFolder]:
     """Create the folder and hold it for this program alone.
 
     The lock is the operating system's: one left by a dead program is free. Raises FolderBusyError when another program
-    holds it, SettingsError when the folder cannot be written.
+    holds it, SettingsError when the folder cannot be written; InterruptedRunError where Ctrl-C ends the block, and a
+    run that can go on is in the folder.
     """
     folder = RunFolder(path)
     lock = filelock.FileLock(folder.lock, mode=0o644)
@@ -192,6 +200,11 @@ def claimed(path: Path) -> Iterator[RunFolder]:
         ) from error
     try:
         yield folder
+    except KeyboardInterrupt as error:
+        if folder.is_started() and not folder.is_finished():
+            go_on = f"go on with: tune-smp resume {shlex.quote(str(folder.path))}"
+            raise InterruptedRunError(Problem("interrupted", str(folder.path), go_on)) from error
+        raise
     finally:
         folder.owner.unlink(missing_ok=True)
         lock.release()

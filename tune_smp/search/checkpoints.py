@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -63,16 +64,23 @@ class BestKept:
         self.trials = trials
         self._kept: list[TrialRecord] = []
 
-    def ended(self, record: TrialRecord) -> None:
-        """Remove the checkpoints of this trial, or those of the one whose place it takes."""
-        self._kept.append(record)
+    def ended(self, *records: TrialRecord) -> None:
+        """Remove the checkpoints of these trials, or those of the ones whose places they take."""
+        known = [*self._kept, *records]
         best: list[TrialRecord] = []
-        while len(best) < self.MOST and (found := best_of([row for row in self._kept if row not in best])):
+        while len(best) < self.MOST and (found := best_of([row for row in known if row not in best])):
             best.append(found)
-        for row in self._kept:
-            if row not in best:
-                remove_checkpoints(self.trials, f"{trial_folder(row.number)}*/checkpoint_*")
+        self._remove({trial_folder(row.number) for row in known if row not in best})
         self._kept = best
+
+    def _remove(self, beginnings: set[str]) -> None:
+        """Remove the checkpoints in the trials' folders that begin so, in one look over all of them."""
+        if not beginnings or not self.trials.is_dir():
+            return
+        with os.scandir(self.trials) as entries:
+            folders = [Path(entry) for entry in entries if entry.name.startswith(tuple(beginnings))]
+        for folder in folders:
+            remove_checkpoints(folder, "checkpoint_*")
 
 
 def remove_checkpoints(trials: Path, pattern: str = "**/checkpoint_*") -> None:

@@ -28,6 +28,10 @@ QUIET = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     # The default loggers import torch into the driver (835 MB instead of 215 MB) and halve the results per second.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # Workers start side by side, seconds each; how many there may be, our searcher says. Ray's own limit is one.
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000",
+    # Ray's own record of the search, which nothing reads: ours is the study.
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
     # A kill by Ray's memory monitor aborts every trial; a kill by the kernel is one dead worker, which is retried.
     "RAY_memory_monitor_refresh_ms": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -183,8 +187,13 @@ def _join(address: str) -> ray._private.worker.RayContext:
         ) from error
 
 
+def live_nodes(device: str) -> tuple[Node, ...]:
+    """The nodes of the cluster that this program is connected to, as they are now."""
+    return tuple(_node(entry, device) for entry in ray.nodes() if entry["Alive"])
+
+
 def _resources(device: str, dashboard_url: str | None) -> Resources:
-    nodes = tuple(_node(entry, device) for entry in ray.nodes() if entry["Alive"])
+    nodes = live_nodes(device)
     gpus = sum(node.gpus for node in nodes)
     if device == "gpu" and gpus < 1:
         where = "this machine has" if len(nodes) == 1 else f"the {len(nodes)} nodes of the cluster have"
@@ -215,6 +224,8 @@ def _silence_ray() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     # Ray prints the death of a worker on the terminal whatever its loggers are told; ours keeps it for logs/.
     ray._private.worker.print_to_stdstream = _keep_for_the_log
+    # Ray would answer SIGTERM by draining its node for up to 30 s and leaving: the program ends in order, by itself.
+    ray._private.utils.set_sigterm_handler = lambda _handler: None
 
 
 def _keep_for_the_log(data: dict[str, Any], ignore_prefix: bool) -> None:  # noqa: ARG001  Ray's signature

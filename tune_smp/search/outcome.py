@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -68,10 +69,15 @@ class TrialRecord:
 
 
 def best_of(records: list[TrialRecord]) -> TrialRecord | None:
-    """The trial with the best metric, the earlier of equals; of those that ran into no trouble, or still may go on."""
+    """The trial with the best metric, the earlier of equals; of those that ran into no trouble, or still may go on.
+
+    A metric that is no number, or infinite, is none.
+    """
     eligible = [
         record
         for record in records
-        if record.best_metric is not None and record.state in (*ENDED_WELL, "interrupted", "running")
+        if record.best_metric is not None
+        and math.isfinite(record.best_metric)
+        and record.state in (*ENDED_WELL, "interrupted", "running")
     ]
     return max(eligible, key=lambda record: (record.best_metric, -record.number), default=None)

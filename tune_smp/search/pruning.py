@@ -68,4 +68,9 @@ def replay(scheduler: TrialScheduler, trial_id: str, curve: Sequence[float]) -> 
     scheduler.on_trial_add(None, trial)
     for epoch, best_metric in enumerate(curve, start=1):
         result: dict[str, Any] = {EPOCH: epoch, METRIC: best_metric}
-        scheduler.on_trial_result(None, trial, result)
+        if isinstance(scheduler, MedianStoppingRule):
+            # Only noted: asked for a decision, it refuses to hear more of a trial that it would have stopped, and it
+            # looks through all trials each time.
+            scheduler.on_trial_complete(None, trial, result)
+        else:
+            scheduler.on_trial_result(None, trial, result)

@@ -43,17 +43,27 @@ class StudySearcher(Searcher):
     """
 
     def __init__(
-        self, study: Study, config_of: Callable[[str, AskedTrial], dict[str, Any]], *, metric: str, trials: int
+        self,
+        study: Study,
+        config_of: Callable[[str, AskedTrial], dict[str, Any]],
+        *,
+        metric: str,
+        trials: int,
+        room: Callable[[], int],
     ) -> None:
-        """``config_of`` makes Ray's configuration from Ray's name and the trial; ``trials`` end the search."""
+        """``config_of`` makes Ray's configuration from Ray's name and the trial; ``trials`` end the search, and no more
+        than ``room`` says run at once: what is asked for early has learnt from less."""
         super().__init__(metric=metric, mode="max")
         self._study = study
         self._config_of = config_of
         self._trials = trials
+        self._room = room
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        """The configuration of the next trial, or FINISHED."""
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The configuration of the next trial; None while there is no room for it; FINISHED after the last."""
         while self._study.ended() + self._study.running() < self._trials:
+            if self._study.running() >= self._room():
+                return None
             try:
                 return self._config_of(trial_id, self._study.ask())
             except SettingsError as error:

@@ -30,15 +30,15 @@ logger = logging.getLogger(__name__)
 class SearchPlan:
     """How long a search goes on, and what it may use.
 
-    ``trials`` in all, those of earlier sessions too; ``time_budget_s`` of this session. ``storage/name`` is where Ray
-    keeps its files and the checkpoints.
+    ``trials`` in all, those of earlier sessions too; ``room`` says how many may run at once, as nodes come and go;
+    ``time_budget_s`` is for this session. ``storage/name`` is where Ray keeps its files and the checkpoints.
     """
 
     trials: int
     scheduler: TrialScheduler
     storage: Path
     name: str
-    concurrency: int | None = None
+    room: Callable[[], int]
     time_budget_s: float | None = None
 
 
@@ -75,8 +75,7 @@ def run_search(
     kept = BestKept(plan.storage / plan.name)
     ended = [record for record in study.records() if record.state != "interrupted"]
     remember(plan.scheduler, ended)
-    for record in ended:
-        kept.ended(record)
+    kept.ended(*ended)
     if study.ended() >= plan.trials:
         return "completed"
 
@@ -116,10 +115,9 @@ def _tuner(
     return tune.Tuner(
         SmpTrainable,
         tune_config=tune.TuneConfig(
-            search_alg=StudySearcher(study, config, metric=METRIC, trials=plan.trials),
+            search_alg=StudySearcher(study, config, metric=METRIC, trials=plan.trials, room=plan.room),
             scheduler=plan.scheduler,
             num_samples=plan.trials - study.ended(),
-            max_concurrent_trials=plan.concurrency,
             reuse_actors=True,
             trial_dirname_creator=lambda trial: f"{trial_folder(trial.config['trial'].number)}{trial.trial_id}",
         ),
@@ -174,7 +172,9 @@ class _Watcher(tune.Callback):
         if "refusal" in result:
             return
         self._seconds[number] = result["run_seconds"]
-        self._study.report(number, result[EPOCH], result[METRIC])
+        if self._study.report(number, result[EPOCH], result[METRIC]):
+            # Failures count anew after every new epoch: nodes may come and go all day, while the trial gets on.
+            info["trial"].run_metadata.num_failures = 0
         with self._keeping_errors():
             self._listener.epoch_ended(number, result)
 

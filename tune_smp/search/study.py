@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import cast
 
 import optuna
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from tune_smp.errors import DataError, Problem, SettingsError
+from tune_smp.search.journal import JournalFile, mend
 from tune_smp.search.outcome import TrialRecord
 from tune_smp.search.space import Domain, Point, Range, Scalar, SearchSpace, values_by_flag
 from tune_smp.settings.run import RunSettings
@@ -68,8 +68,9 @@ class Study:
         self.space = space
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         with _translated(journal):
-            _mend(journal)
-            self._storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
+            mend(journal)
+            self._journal = JournalFile(journal)
+            self._storage = optuna.storages.JournalStorage(self._journal)
             names = optuna.get_all_study_names(self._storage)
             self._study = optuna.create_study(
                 study_name=names[0] if names else name,
@@ -77,7 +78,9 @@ class Study:
                 direction="maximize",
                 load_if_exists=True,
             )
-            self._study.sampler = sampler_after(len(self._study.get_trials(deepcopy=False)))
+            trials = self._study.get_trials(deepcopy=False)
+            self._study.sampler = sampler_after(len(trials))
+        self._ended = sum(trial.state.is_finished() for trial in trials)
         self._running: dict[int, optuna.Trial] = {}
         self._reported: dict[int, set[int]] = {}
 
@@ -111,7 +114,8 @@ class Study:
             picked[name] = suggest_from(trial, name, domain)
             return picked[name]
 
-        with quiet():
+        # A trial without its first epoch is nothing yet: the epoch's report is what the disk is waited for.
+        with quiet(), self._journal.deferred():
             self.space.walk(suggest)
         flags = values_by_flag(picked)
         try:
@@ -121,25 +125,30 @@ class Study:
             self.tell(trial.number, "failed", reason=error.problems[0].problem)
             raise
         if MAX_EPOCHS not in trial.user_attrs:
-            trial.set_user_attr(MAX_EPOCHS, settings.max_epochs)
+            with self._journal.deferred():
+                trial.set_user_attr(MAX_EPOCHS, settings.max_epochs)
         earlier = self._frozen(trial.number).intermediate_values
         self._reported[trial.number] = set(earlier)
         return AskedTrial(trial.number, settings, flags, tuple(earlier[epoch] for epoch in sorted(earlier)))
 
-    def report(self, number: int, epoch: int, best_metric: float) -> None:
-        """The best metric so far after an epoch, from 1; an epoch that was run again after a crash is told once."""
-        if math.isfinite(best_metric) and epoch not in self._reported[number]:
-            self._running[number].report(best_metric, epoch)
-            self._reported[number].add(epoch)
+    def report(self, number: int, epoch: int, best_metric: float) -> bool:
+        """The best metric so far after an epoch, from 1. Whether it is news: a crash makes an epoch run twice."""
+        if not math.isfinite(best_metric) or epoch in self._reported[number]:
+            return False
+        self._running[number].report(best_metric, epoch)
+        self._reported[number].add(epoch)
+        return True
 
     def tell(self, number: int, state: str, *, seconds: float = 0.0, reason: str = "") -> TrialRecord:
         """How a trial ended; its value is the best metric that was reported."""
         trial = self._running.pop(number)
         values = self._frozen(number).intermediate_values
         told = TOLD_AS[state] if values or TOLD_AS[state] is not TrialState.COMPLETE else TrialState.FAIL
-        trial.set_user_attr(OUTCOME, {"state": state, "seconds": round(seconds, 3), "reason": reason})
+        with self._journal.deferred():
+            trial.set_user_attr(OUTCOME, {"state": state, "seconds": round(seconds, 3), "reason": reason})
         with quiet():
             self._study.tell(trial, max(values.values()) if told is TrialState.COMPLETE else None, state=told)
+        self._ended += 1
         return self.record(number)
 
     def interrupted(self, number: int, *, seconds: float) -> None:
@@ -161,8 +170,8 @@ class Study:
         return len(self._running)
 
     def ended(self) -> int:
-        """Number of trials that ended, well or not."""
-        return sum(trial.state.is_finished() for trial in self._study.get_trials(deepcopy=False))
+        """Number of trials that ended, well or not. Asked for all the time, and therefore counted along."""
+        return self._ended
 
     def importances(self) -> dict[str, float]:
         """Share of each flag in the differences between trials, by PED-ANOVA (Watanabe et al. 2023); empty where the
@@ -206,7 +215,7 @@ def _record(trial: FrozenTrial) -> TrialRecord:
 def records_in(journal: Path) -> list[TrialRecord]:
     """The trials of the study in a journal that is only read. Raises DataError where the file is no journal."""
     with _translated(journal):
-        storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
+        storage = optuna.storages.JournalStorage(JournalFile(journal))
         (name,) = optuna.get_all_study_names(storage)
         study = optuna.load_study(study_name=name, storage=storage)
         return _records(study)
@@ -225,19 +234,6 @@ def suggest_from(trial: optuna.Trial, name: str, domain: Domain) -> Scalar:
             return trial.suggest_int(name, int(domain.low), int(domain.high), log=domain.log, step=step)
         return trial.suggest_float(name, domain.low, domain.high, log=domain.log, step=domain.step)
     return cast(Scalar, trial.suggest_categorical(name, list(domain)))
-
-
-def _mend(journal: Path) -> None:
-    """Take away what a killed program may have left: its lock, and a last line that was cut short."""
-    for lock in journal.parent.glob(f"{journal.name}.lock*"):
-        lock.unlink(missing_ok=True)
-    if not journal.exists():
-        return
-    with journal.open("rb+") as file:
-        content = file.read()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            file.truncate(whole)
 
 
 @contextlib.contextmanager

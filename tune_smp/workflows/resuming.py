@@ -60,6 +60,8 @@ def _resume_search(folder: RunFolder, *, num_trials: int | None, time_budget: st
     if folder.is_finished() and not num_trials:
         tell([f"the search in {folder.path} is finished: nothing to resume; --numTrials N extends it"])
         return None
+    # It speaks of the search as it ended before: one that is extended, and killed, has not ended.
+    folder.summary.unlink(missing_ok=True)
     write_json(folder.settings, {**record, "settings": settings.to_json()})
     space = stored_space(record, settings)
     return run_search(settings, space, folder, reopen(settings, folder))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from tune_smp.settings.search import SearchSettings
 from tune_smp.workflows.preparation import PreparedData, console, tell
 
 if TYPE_CHECKING:
-    from tune_smp.search.cluster import Resources
+    from tune_smp.search.cluster import Node, Resources
     from tune_smp.search.live_table import SearchProgress
     from tune_smp.search.shares import TrialShare
     from tune_smp.search.study import AskedTrial, Study
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # How often trials.csv follows a search that is under way.
 TABLE_EVERY_S = 5.0
+# How often a cluster's nodes are counted.
+NODES_EVERY_S = 5.0
 
 
 def run_trials(
@@ -63,7 +65,7 @@ def run_trials(
             scheduler=scheduler,
             storage=trials.parent,
             name=trials.name,
-            concurrency=settings.max_concurrent_trials,
+            room=_room(settings, share),
             time_budget_s=settings.time_budget_s,
         )
         with progress:
@@ -82,21 +84,43 @@ def trials_folder(settings: SearchSettings, folder: RunFolder) -> Path:
 def _share(settings: SearchSettings, resources: Resources, folder: RunFolder) -> TrialShare:
     """What a trial gets, after a look at whether it can be had."""
     from tune_smp.search.preflight import check_nodes, check_resources  # noqa: PLC0415  imports ray
-    from tune_smp.search.shares import share_out  # noqa: PLC0415
 
-    share = share_out(
-        resources.nodes,
-        cpus=settings.cpus_per_trial,
-        gpus=settings.gpus_per_trial,
-        most=settings.max_concurrent_trials,
-        with_gpu=settings.device != "cpu",
-    )
+    share = _share_of(settings, resources.nodes)
     check_resources(resources.nodes, cpus=share.cpus, gpus=share.gpus)
     if settings.address is not None:
         trials = trials_folder(settings, folder)
         trials.mkdir(parents=True, exist_ok=True)
         check_nodes(resources.nodes, readable=[settings.images_folder, settings.labels_folder], storage=trials)
     return share
+
+
+def _share_of(settings: SearchSettings, nodes: Sequence[Node]) -> TrialShare:
+    from tune_smp.search.shares import share_out  # noqa: PLC0415  imports ray
+
+    return share_out(
+        nodes,
+        cpus=settings.cpus_per_trial,
+        gpus=settings.gpus_per_trial,
+        most=settings.max_concurrent_trials,
+        with_gpu=settings.device != "cpu",
+    )
+
+
+def _room(settings: SearchSettings, share: TrialShare) -> Callable[[], int]:
+    """How many trials can run at once: asked again and again, as nodes of a cluster come and go."""
+    from tune_smp.search.cluster import live_nodes  # noqa: PLC0415  imports ray
+
+    if settings.address is None:
+        return lambda: share.concurrency
+    looked_at, found = time.monotonic(), share.concurrency
+
+    def room() -> int:
+        nonlocal looked_at, found
+        if time.monotonic() - looked_at > NODES_EVERY_S:
+            looked_at, found = time.monotonic(), _share_of(settings, live_nodes(settings.device)).concurrency
+        return found
+
+    return room
 
 
 def _open_study(settings: SearchSettings, space: SearchSpace, folder: RunFolder, *, concurrency: int) -> Study:
@@ -124,7 +148,7 @@ def _open_study(settings: SearchSettings, space: SearchSpace, folder: RunFolder,
 
 
 def earlier_records(output_dir: Path) -> list[TrialRecord]:
-    """The trials of the search in this folder. Raises SettingsError where there is none, DataError where it is damaged."""
+    """The trials of the search in this folder. Raises SettingsError where there is none, DataError if damaged."""
     from tune_smp.search.study import records_in  # noqa: PLC0415  imports optuna
 
     journal = RunFolder(output_dir).study
