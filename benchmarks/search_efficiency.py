@@ -60,7 +60,9 @@ STRATEGIES = (
     Strategy("random", "random"),
     Strategy("random + ASHA", "random", "asha"),
     Strategy("TPE", "tpe"),
+    Strategy("TPE + ASHA", "tpe", "asha"),
     Strategy("tune-smp", "tpe", "asha", default_first=True),
+    Strategy("TPE + ASHA, pruned told as complete", "tpe", "asha", tells_all_as_complete=True),
     Strategy("tune-smp, pruned told as complete", "tpe", "asha", default_first=True, tells_all_as_complete=True),
 )
 
@@ -116,11 +118,13 @@ class Replay:
 
     def run(self, epochs: int) -> list[float]:
         workers: list[_Running | None] = [None] * WORKERS
-        while len(self.best_after) < epochs and (self._left or any(workers)):
+        most = max(row.curve[-1] for row in self.rows)
+        while self.best_after[-1:] != [most] and len(self.best_after) < epochs and (self._left or any(workers)):
             for number, running in enumerate(workers):
                 current = running or self._next()
                 workers[number] = current if current is not None and self._go_on(current) else None
-        return self.best_after
+        # Nothing in the table is better: what would come after need not be run.
+        return self.best_after + self.best_after[-1:] * (epochs - len(self.best_after))
 
     def _next(self) -> _Running | None:
         if not self._left:

@@ -250,6 +250,23 @@ def _report(arguments: Sequence[str]) -> None:
     workflows.report(folder)
 
 
+def _fetch_weights(arguments: Sequence[str]) -> None:
+    words = [word for word in arguments if word != "--debug"]
+    if not words or _asks_for_help(arguments):
+        usage = "tune-smp fetch-weights ENCODER|SPACE|ARCHITECTURE ... [--debug]"
+        if not words:
+            raise SettingsError(Problem("tune-smp fetch-weights takes at least one word", fix=usage))
+        what = (
+            "Put pretrained weights into the cache that HF_HOME names. ENCODER is Family,variant,weights; of a search\n"
+            "space all weights that it asks for, of an architecture those of every encoder that it takes."
+        )
+        sys.stdout.write(f"usage: {usage}\n\n{what}\n")
+        return
+    from tune_smp import workflows  # noqa: PLC0415 - pydantic, rich
+
+    workflows.fetch_weights(words)
+
+
 def _existing_folder(command: str, words: Sequence[str], fix: str) -> Path:
     if not words:
         raise SettingsError(
@@ -271,7 +288,9 @@ def _show(arguments: Sequence[str]) -> None:
         return
     words = [word for word in arguments if word != "--json"]
     if words[:1] == ["spaces"]:
-        records = _space_records(words[1:])
+        description, records = _space_records(words[1:])
+        if description and "--json" not in arguments:
+            sys.stdout.write(f"{description}\n\n")
     else:
         subject = _only_word("show", arguments, "|".join(subjects), legal_flag="--json")
         if subject not in CATALOGUE:
@@ -281,16 +300,15 @@ def _show(arguments: Sequence[str]) -> None:
     sys.stdout.write(json.dumps(records, indent=2) + "\n" if "--json" in arguments else _table(records))
 
 
-def _space_records(words: Sequence[str]) -> Sequence[Mapping[str, Any]]:
-    """The spaces that there are, or all that one of them asks for."""
+def _space_records(words: Sequence[str]) -> tuple[str, Sequence[Mapping[str, Any]]]:
+    """The spaces that there are, or the description of one of them and all that it asks for."""
     from tune_smp.search.space_file import describe, named_spaces, read_space  # noqa: PLC0415 - imported when asked for
 
     if words:
-        return describe(read_space(_only_word("show spaces", words, "NAME", legal_flag="--json")))
+        space = read_space(_only_word("show spaces", words, "NAME", legal_flag="--json"))
+        return space.description, describe(space)
     spaces = [read_space(name) for name in named_spaces()]
-    return [
-        {"name": space.name, "searches": list(space.searched), "description": space.description} for space in spaces
-    ]
+    return "", [{"name": row.name, "searches": list(row.searched), "description": row.description} for row in spaces]
 
 
 def _settings(settings: type[AnySettings], arguments: Sequence[str]) -> AnySettings | None:
@@ -359,5 +377,6 @@ COMMANDS: Mapping[str, Command] = {
     "check": Command("look at a collection and say what is wrong with it, before anything is trained", _check),
     "report": Command("OUTPUT_DIR: (re)write report.html", _report),
     "show": Command("what can be chosen: architectures, encoders, losses, ...; as a table or --json", _show),
+    "fetch-weights": Command("put encoder weights into the cache, for machines without a network", _fetch_weights),
     "demo": Command("all of it on synthetic data", _demo),
 }

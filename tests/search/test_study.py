@@ -147,8 +147,8 @@ def test_the_record_has_the_flags_that_the_trial_ran_with(journal: Path) -> None
 def test_an_epoch_that_was_run_again_after_a_crash_counts_once(journal: Path) -> None:
     study = opened(journal)
     number = study.ask().number
-    for epoch, best_metric in [(1, 0.1), (2, 0.3), (2, 0.2), (3, 0.4)]:
-        study.report(number, epoch, best_metric)
+    epochs = [(1, 0.1), (2, 0.3), (2, 0.2), (3, 0.4)]
+    assert [study.report(number, epoch, best_metric) for epoch, best_metric in epochs] == [True, True, False, True]
     study.tell(number, "completed")
     assert study.record(number).curve == (0.1, 0.3, 0.4)
 

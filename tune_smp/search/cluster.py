@@ -111,11 +111,12 @@ def local_ray(*, device: str = "auto", dashboard: Dashboard | None = None) -> It
     _silence_ray()
     folder = _temporary_folder()
     try:
-        with _private_files():
+        with _private_files(), _own_sigterm():
             context = _start(device, dashboard, folder)
         yield _resources(device, context.dashboard_url)
     finally:
-        ray.shutdown()
+        with _own_sigterm():
+            ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -159,10 +160,12 @@ def _joined_ray(given: str, device: str) -> Iterator[Resources]:
         )
     check_can_join(facts)
     try:
-        context = _join(facts.address)
+        with _own_sigterm():
+            context = _join(facts.address)
         yield dataclasses.replace(_resources(device, context.dashboard_url), notes=_warnings(facts.address))
     finally:
-        ray.shutdown()
+        with _own_sigterm():
+            ray.shutdown()
 
 
 def _warnings(address: str) -> tuple[str, ...]:
@@ -248,6 +251,18 @@ def _remove_leftovers(parent: Path) -> None:
         with contextlib.suppress(OSError):
             if number.isdigit() and not psutil.pid_exists(int(number)) and folder.stat().st_uid == os.getuid():
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep Python's answer to SIGTERM: below Python, Ray's own prints a dump of the stack once it has started, and once
+    it has ended, the signal kills the program on the spot.
+    """
+    answer = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, answer)
 
 
 @contextlib.contextmanager

@@ -196,7 +196,7 @@ class _Watcher(tune.Callback):
 
     def on_trial_error(self, **info: Any) -> None:
         """Called by Ray when a trial failed for good."""
-        text = str(info["trial"].get_error() or "")
+        text = _errors_of(info["trial"])
         if is_full_disk(Exception(text)):
             self.error = disk_full(self._kept.trials)
             raise self.error
@@ -229,6 +229,12 @@ class _Watcher(tune.Callback):
 
 def _number(trial: Any) -> int:
     return int(trial.config["trial"].number)
+
+
+def _errors_of(trial: Any) -> str:
+    """The tracebacks of all tries: Ray's own ``get_error`` looks into the storage, where the last comes too late."""
+    written = Path(trial.error_file or "")
+    return written.read_text("utf-8", "replace") if written.is_file() else str(trial.get_error() or "")
 
 
 def _reason(error: TuneSmpError) -> str:

@@ -77,12 +77,13 @@ def _why_the_hub_is_silent() -> str | None:
 
 
 def _unreachable(encoder: Encoder, weights: str, reason: str) -> ResourceError:
+    choice = f"{encoder.family},{encoder.name}"
     return ResourceError(
         Problem(
             f"the weights {weights!r} of {encoder.name} are in no cache ({constants.HF_HUB_CACHE}), and "
             f"{constants.ENDPOINT} did not give them: {reason}",
-            f'--encoderBaseVariantWeights "{encoder.family},{encoder.name},{weights}"',
-            f"train once where there is a network, copy the cache and name its folder by HF_HOME; or train "
-            f'from random weights: "{encoder.family},{encoder.name},random"',
+            f'--encoderBaseVariantWeights "{choice},{weights}"',
+            f'where there is a network: tune-smp fetch-weights "{choice},{weights}", then copy the cache and name its '
+            f'folder by HF_HOME; or train from random weights: "{choice},random"',
         )
     )

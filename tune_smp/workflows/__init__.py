@@ -7,5 +7,6 @@ from tune_smp.workflows.preparation import console
 from tune_smp.workflows.resuming import resume
 from tune_smp.workflows.searching import search
 from tune_smp.workflows.training import train
+from tune_smp.workflows.weights import fetch_weights
 
-__all__ = ["check", "console", "predict", "report", "resume", "search", "train"]
+__all__ = ["check", "console", "fetch_weights", "predict", "report", "resume", "search", "train"]

@@ -52,7 +52,8 @@ def _resume_run(folder: RunFolder) -> RunSummary | None:
 def _resume_search(folder: RunFolder, *, num_trials: int | None, time_budget: str | None) -> SearchSummary | None:
     record = read_json(folder.settings)
     settings = SearchSettings.from_json(record["settings"])
-    if num_trials is not None and num_trials < settings.planned_trials:
+    only_time_ends_it = settings.time_budget is not None and settings.num_trials is None
+    if num_trials is not None and num_trials < settings.planned_trials and not only_time_ends_it:
         problem = f"--numTrials can only be raised: the search was started with {settings.planned_trials}"
         raise SettingsError(Problem(problem, f"--numTrials {num_trials}", "pass more, or leave it out"))
     changes = {"num_trials": num_trials, "time_budget": time_budget}

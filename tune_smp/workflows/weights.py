@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
+from tune_smp.choices.architectures import ARCHITECTURES
+from tune_smp.choices.encoders import ENCODERS, RANDOM, partner_encoders
 from tune_smp.data.store import ImageStore
+from tune_smp.errors import SettingsError
+from tune_smp.search.space_file import read_space
+from tune_smp.settings.encoder_choice import choice_problems, chosen_encoder, spelled, split_choice
 from tune_smp.settings.run import RunSettings
-from tune_smp.workflows.preparation import tell
+from tune_smp.workflows.preparation import console, tell
 
 AnyRunSettings = TypeVar("AnyRunSettings", bound=RunSettings)
 
@@ -29,6 +34,38 @@ def adopt_pretrained(settings: AnyRunSettings) -> AnyRunSettings:
     }
     tell(f"{value} is taken from --pretrainedModel" for value in adopted.values())
     return settings.with_changes(**adopted)
+
+
+def fetch_weights(wanted: Sequence[str]) -> None:
+    """Put weights into the cache, for machines without a network.
+
+    Each word is an encoder as ``Family,variant,weights``, an architecture (all encoders that it takes, each with its
+    first weights), or a search space by name or path. Raises SettingsError where a word is none of these, ResourceError
+    where the weights cannot be had.
+    """
+    choices = list(dict.fromkeys(choice for word in wanted for choice in _encoder_choices(word)))
+    problems = [problem for choice in choices for problem in choice_problems(choice)]
+    if problems:
+        raise SettingsError(problems)
+    from tune_smp.training import weights  # noqa: PLC0415  imports torch
+
+    for choice in choices:
+        encoder, words = chosen_encoder(choice), split_choice(choice)
+        assert encoder is not None  # noqa: S101 - no problem above
+        assert words is not None  # noqa: S101 - no problem above
+        if words.weights == RANDOM:
+            console.print(f"nothing to fetch: {choice}")
+        else:
+            weights.fetch_weights(encoder, words.weights)
+            console.print(f"in the cache: {choice}")
+
+
+def _encoder_choices(word: str) -> Sequence[str]:
+    if word in ARCHITECTURES:
+        return [spelled(ENCODERS[name]) for name in partner_encoders(ARCHITECTURES[word])]
+    if "," in word:
+        return [word]
+    return read_space(word).encoder_choices()
 
 
 def fetch_encoder_weights(trials: Iterable[RunSettings]) -> None:

@@ -1,0 +1,259 @@
+"""``tune-smp search`` from the command line to the exported model."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tune_smp.cli import main
+from tune_smp.results.folder import read_csv
+
+Arguments = Callable[..., Sequence[str]]
+Command = Callable[..., subprocess.CompletedProcess[str]]
+Finished = tuple[Path, subprocess.CompletedProcess[str]]
+Reader = Callable[[Path], Any]
+
+
+def test_every_file_of_the_interface_is_there(finished_search: Finished) -> None:
+    output, done = finished_search
+    for name in (
+        *("model/config.json", "model/model.safetensors", "model/preprocessing.json", "model/README.md"),
+        *("checkpoint.pth", "trials.csv", "study.journal", "settings.json", "split.csv", "summary.json"),
+        *("report.html", "logs/search.log", "trials/histories/trial_00000.csv"),
+    ):
+        assert (output / name).exists(), name
+    assert not list(output.glob("**/.*.tmp"))
+    kept = {path.parent for path in output.glob("trials/trial_*/checkpoint_*")}
+    assert len(kept) <= 3, "checkpoints of the best few trials only"
+    assert done.stderr == ""
+
+
+def test_one_plain_line_per_trial(finished_search: Finished) -> None:
+    _, done = finished_search
+    lines = [line for line in done.stdout.splitlines() if line.startswith("trial ")]
+    assert sorted(int(line.split()[1]) for line in lines) == list(range(6))
+
+
+def test_table_study_summary_and_histories_agree(finished_search: Finished, search_folder: Reader) -> None:
+    output, done = finished_search
+    folder = search_folder(output)
+    folder.assert_consistent(6)
+    rows, summary = list(folder.rows.values()), folder.summary
+    metrics = [float(row["best_metric"]) for row in rows]
+    assert metrics == sorted(metrics, reverse=True), "best first"
+    assert summary["state"] == "completed"
+    assert summary["best_trial"] == int(rows[0]["trial"])
+    assert summary["best_metric"] == pytest.approx(metrics[0], rel=1e-9)
+    assert summary["evaluated_metric"] == pytest.approx(metrics[0], abs=1e-6)
+    assert summary["default_metric"] == float(folder.rows[0]["best_metric"])
+    assert summary["epochs"] + summary["epochs_saved"] == 6 * 3
+    assert f"best IoU {metrics[0]:.4f}: trial {rows[0]['trial']}" in done.stdout
+
+
+def test_trial_0_is_the_plain_default(finished_search: Finished, search_folder: Reader) -> None:
+    row = search_folder(finished_search[0]).rows[0]
+    assert (row["optimizerName"], float(row["learningRate"]), row["lossName"]) == ("Adam", 1e-3, "JaccardLoss")
+
+
+def test_the_exported_model_is_the_best_epoch_of_the_best_trial(finished_search: Finished) -> None:
+    import segmentation_models_pytorch as smp
+    import torch
+
+    from tune_smp.training import checkpoint
+
+    output, _ = finished_search
+    state = checkpoint.load(output / "checkpoint.pth")
+    exported = smp.from_pretrained(output / "model").eval().state_dict()
+    best = state["best_model"] or state["model"]
+    assert exported.keys() == best.keys()
+    assert all(torch.equal(exported[name], best[name]) for name in best)
+    assert state["best_metric"] == json.loads((output / "summary.json").read_text())["best_metric"]
+
+
+@pytest.fixture
+def one_core() -> Iterator[None]:
+    """What is started has as many threads as a trial of these searches had: another number adds in another order."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    yield
+    os.sched_setaffinity(0, before)
+
+
+def test_the_best_trial_can_be_trained_again(
+    one_core: None, finished_search: Finished, search_folder: Reader, tune_smp: Command
+) -> None:
+    folder = search_folder(finished_search[0])
+    program, *words = shlex.split(folder.summary["reproduce"])
+    assert program == "tune-smp"
+    done = tune_smp(*words, "--dashboard=false")
+    assert done.returncode == 0, done.stderr
+    again = Path(f"{folder.path}-again")
+    rows = [{name: text for name, text in row.items() if name != "seconds"} for row in read_csv(again / "history.csv")]
+    assert rows == folder.history(folder.summary["best_trial"])
+    assert search_folder(again).summary["best_metric"] == folder.summary["best_metric"]
+
+
+def test_a_finished_search_is_kept(
+    finished_search: Finished, nuclei: Path, arguments_of_search: Arguments, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, _ = finished_search
+    before = (output / "study.journal").read_bytes()
+    assert main(arguments_of_search(nuclei, output)) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert main(["resume", str(output)]) == 0
+    assert "nothing to resume; --numTrials N extends it" in capsys.readouterr().out
+    assert main(["resume", str(output), "--numTrials=5"]) == 2
+    assert "--numTrials can only be raised: the search was started with 6" in capsys.readouterr().err
+    assert (output / "study.journal").read_bytes() == before
+
+
+def test_a_train_is_not_extended(undisturbed: Finished, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["resume", str(undisturbed[0]), "--numTrials=5"]) == 2
+    assert "this folder holds a train" in capsys.readouterr().err
+
+
+def test_spaces_are_shown(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "spaces", "--json"]) == 0
+    names = [space["name"] for space in json.loads(capsys.readouterr().out)]
+    assert names == sorted(path.stem for path in (repository / "search_spaces").glob("*.yaml"))
+    for name in names:
+        assert main(["show", "spaces", name, "--json"]) == 0
+        kinds = {record["kind"] for record in json.loads(capsys.readouterr().out)}
+        assert kinds == {"fixed", "searched"}
+    assert main(["show", "spaces", "quick"]) == 0
+    assert "0.0001 to 0.03 (log)" in capsys.readouterr().out
+    assert main(["show", "spaces", "quik"]) == 2
+    assert "did you mean 'quick'?" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_finished_search_is_extended(
+    finished_search: Finished, search_folder: Reader, tune_smp: Command, tmp_path: Path
+) -> None:
+    first = search_folder(finished_search[0])
+    output = shutil.copytree(first.path, tmp_path / "out")
+    done = tune_smp("resume", output, "--numTrials=9")
+    assert done.returncode == 0, done.stderr
+    extended = search_folder(output)
+    extended.assert_consistent(9)
+    assert [trial.datetime_complete for trial in extended.study[:6]] == [
+        trial.datetime_complete for trial in first.study
+    ], "none was run again"
+    assert extended.summary["best_metric"] >= first.summary["best_metric"]
+
+
+@pytest.mark.slow
+def test_the_best_of_an_earlier_search_are_tried_first(
+    finished_search: Finished,
+    search_folder: Reader,
+    tune_smp: Command,
+    nuclei: Path,
+    arguments_of_search: Arguments,
+    tmp_path: Path,
+) -> None:
+    earlier = search_folder(finished_search[0])
+    more = (f"--warmStart={earlier.path}", "--numTrials=4", "--scheduler=none")
+    done = tune_smp(*arguments_of_search(nuclei, tmp_path / "out", *more))
+    assert done.returncode == 0, done.stderr
+    folder = search_folder(tmp_path / "out")
+    points = [earlier.study[number].params for number in earlier.rows if number != 0]
+    assert [folder.study[number].params for number in range(1, 4)] == points[:3]
+    assert folder.summary["trials"] == {"completed": 4}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("sampler", "scheduler"), [("random", "median"), ("quasirandom", "none"), ("tpe", "median")])
+def test_samplers_and_schedulers(
+    sampler: str,
+    scheduler: str,
+    search_folder: Reader,
+    tune_smp: Command,
+    nuclei: Path,
+    arguments_of_search: Arguments,
+    tmp_path: Path,
+) -> None:
+    if sampler == "quasirandom":
+        pytest.importorskip("scipy", reason="Optuna draws quasirandom points with scipy, which is not installed")
+    chosen = (f"--sampler={sampler}", f"--scheduler={scheduler}")
+    done = tune_smp(*arguments_of_search(nuclei, tmp_path / "out", "--numTrials=6", *chosen))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    folder = search_folder(tmp_path / "out")
+    folder.assert_consistent(6)
+    assert scheduler != "none" or folder.summary["trials"] == {"completed": 6}
+    again = tune_smp("resume", tmp_path / "out", "--numTrials=8")
+    assert again.returncode == 0, again.stderr
+    folder.assert_consistent(8)
+
+
+@pytest.mark.slow
+def test_a_time_budget_ends_a_search_that_has_a_result(
+    search_folder: Reader, tune_smp: Command, nuclei: Path, arguments_of_search: Arguments, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    done = tune_smp(*arguments_of_search(nuclei, output, "--timeBudget=40"))
+    assert done.returncode == 0, done.stderr
+    assert f"the time budget is used up; go on with: tune-smp resume {output}" in done.stdout
+    folder = search_folder(output)
+    assert folder.summary["state"] == "out_of_time"
+    assert folder.summary["seconds"] < 120
+    ended = len(folder.rows)
+    assert 1 <= ended < 1000
+    resumed = tune_smp("resume", output, f"--numTrials={ended + 1}", "--timeBudget=10m")
+    assert resumed.returncode == 0, resumed.stderr
+    folder.assert_consistent(ended + 1)
+    assert folder.summary["state"] == "completed"
+
+
+# The second and the fourth are one point but for the patience, which changes no number of a run this short; what ran
+# in the worker before them differs.
+LEAK_SPACE = """
+fixed:
+  {maxEpochs: 2, stepsPerEpoch: 4, tileSize: 64, batchSize: 4, device: cpu,
+   encoderBaseVariantWeights: "Test,tu-test_efficientnet,random"}
+search:
+  modelName: [Unet, Linknet]
+  optimizerName: [Adam, SGD]
+  lossName: [JaccardLoss, FocalLoss]
+  patience: {low: 10, high: 20}
+"""
+MOST_BETWEEN_TRIALS_S = 5.0  # without building the model; on a busy machine, where a new worker takes 10 s and more
+
+
+def test_a_warm_worker_goes_from_trial_to_trial_and_remembers_nothing(
+    tune_smp: Command,
+    nuclei: Path,
+    arguments_of_search: Arguments,
+    earlier_search: Callable[..., Path],
+    patched: Callable[..., Any],
+    search_folder: Reader,
+    tmp_path: Path,
+) -> None:
+    other = {"modelName": "Linknet", "optimizerName": "SGD", "lossName": "FocalLoss", "patience": 12}
+    default = {"modelName": "Unet", "optimizerName": "Adam", "lossName": "JaccardLoss"}
+    earlier = earlier_search(tmp_path / "earlier", [other, default | {"patience": 13}, other | {"patience": 14}])
+    patches = patched()
+    more = ("--numTrials=4", "--maxConcurrentTrials=1", "--scheduler=none", f"--warmStart={earlier}")
+    done = tune_smp(*arguments_of_search(nuclei, tmp_path / "out", *more, space=LEAK_SPACE), **patches.environment)
+    assert done.returncode == 0, done.stderr
+    folder = search_folder(tmp_path / "out")
+    assert folder.history(2) == folder.history(0), "first in its worker, and third"
+    assert folder.history(3) == folder.history(1), "after the default, and after another"
+    assert folder.history(0) != folder.history(1)
+
+    events = patches.events()
+    worker = events[0]["pid"]
+    assert {event["pid"] for event in events if event["moment"] == "begin"} == {worker}, "one worker for all"
+    ends = [event["at"] for event in events if event["moment"] == "end" and event["epoch"] == 2]
+    begins = [event["at"] for event in events if event["moment"] == "begin" and event["epoch"] == 0]
+    builds = [event["seconds"] for event in events if event["moment"] == "built" and event["pid"] == worker]
+    waits = [begin - end - build for end, begin, build in zip(ends[:3], begins[1:], builds[1:], strict=True)]
+    assert max(waits) < MOST_BETWEEN_TRIALS_S
