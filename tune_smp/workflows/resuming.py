@@ -12,7 +12,7 @@ from tune_smp.settings.run import RunSettings
 from tune_smp.settings.search import SearchSettings
 from tune_smp.workflows.preparation import reopen, tell
 from tune_smp.workflows.searching import run as run_search
-from tune_smp.workflows.searching import stored_space
+from tune_smp.workflows.searching import settings_record, stored_space, with_fixed
 from tune_smp.workflows.training import run as run_training
 
 
@@ -63,6 +63,7 @@ def _resume_search(folder: RunFolder, *, num_trials: int | None, time_budget: st
         return None
     # It speaks of the search as it ended before: one that is extended, and killed, has not ended.
     folder.summary.unlink(missing_ok=True)
-    write_json(folder.settings, {**record, "settings": settings.to_json()})
     space = stored_space(record, settings)
+    write_json(folder.settings, {**record, "settings": settings_record(settings, space)})
+    settings = with_fixed(settings, space)
     return run_search(settings, space, folder, reopen(settings, folder))

@@ -47,15 +47,33 @@ def search(settings: SearchSettings) -> SearchSummary:
     with claimed(settings.output_dir) as folder:
         start_afresh(folder, overwrite=settings.overwrite)
         with logged(folder.logs, "search"):
+            record = settings_record(settings, space)
+            settings = with_fixed(settings, space)
             data = prepare(settings, folder)
             _look_at_weights(space, data)
-            write_settings(folder, "search", settings.to_json(), space={"name": space.name, "text": space.text})
+            write_settings(folder, "search", record, space={"name": space.name, "text": space.text})
             return run(settings, space, folder, data)
 
 
 def stored_space(record: Mapping[str, Any], settings: SearchSettings) -> SearchSpace:
     """The space that settings.json holds: the file may have changed since."""
     return _space_for(parse_space(record["space"]["text"], name=record["space"]["name"]), settings)
+
+
+def with_fixed(settings: SearchSettings, space: SearchSpace) -> SearchSettings:
+    """The settings of the search under its space: what it fixes of data, metric, seed and machine is not the trials'
+    alone."""
+    fixed = {
+        FLAGS[flag].field: value
+        for flag, value in space.fixed.items()
+        if FLAGS[flag].about.group in ("Data", "Machine") or flag in ("metricName", "seed")
+    }
+    return settings.with_changes(**fixed) if fixed else settings
+
+
+def settings_record(settings: SearchSettings, space: SearchSpace) -> dict[str, Any]:
+    """What settings.json holds: the values as they are under the space, and the flags that the command line gave."""
+    return {**with_fixed(settings, space).to_json(), "given": settings.to_json()["given"]}
 
 
 def _space_for(space: SearchSpace, settings: SearchSettings) -> SearchSpace:

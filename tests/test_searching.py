@@ -1,0 +1,44 @@
+"""What a space fixes for every trial holds for the search around them too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tune_smp.search.space_file import parse_space
+from tune_smp.settings.search import SearchSettings
+from tune_smp.workflows.searching import settings_record, with_fixed
+
+SPACE = """
+fixed: {trainFraction: 0.9, metricName: Fscore, seed: 7, maxEpochs: 5}
+search: {learningRate: {low: 1e-4, high: 1e-2, log: true}}
+"""
+
+
+def settings(folder: Path, **more: object) -> SearchSettings:
+    flags = {"imagesPattern": "x", "labelsPattern": "x", "segmentationMode": "binary", **more}
+    return SearchSettings.from_flags(
+        {"imagesDir": str(folder), "labelsDir": str(folder), "outputDir": str(folder), **flags}
+    )
+
+
+def test_data_metric_and_seed_are_the_searchs(tmp_path: Path) -> None:
+    given = settings(tmp_path)
+    space = parse_space(SPACE, name="own.yaml").with_flags(given.given_run_flags())
+    under = with_fixed(given, space)
+    assert (under.train_fraction, under.metric_name, under.seed) == (0.9, "Fscore", 7)
+    assert under.max_epochs == given.max_epochs, "a trial's own affair"
+
+
+def test_the_command_line_rules_over_the_file(tmp_path: Path) -> None:
+    given = settings(tmp_path, trainFraction="0.5")
+    space = parse_space(SPACE, name="own.yaml").with_flags(given.given_run_flags())
+    assert with_fixed(given, space).train_fraction == 0.5
+
+
+def test_the_record_keeps_what_was_given_apart(tmp_path: Path) -> None:
+    given = settings(tmp_path)
+    space = parse_space(SPACE, name="own.yaml").with_flags(given.given_run_flags())
+    again = SearchSettings.from_json(settings_record(given, space))
+    assert again.train_fraction == 0.9
+    assert "trainFraction" not in again.given_run_flags(), "else it would count as the command line's when resumed"
+    assert again.given_run_flags() == given.given_run_flags()
