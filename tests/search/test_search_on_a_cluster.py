@@ -17,6 +17,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from tune_smp.data.synthetic import write_nuclei
 from tune_smp.results.folder import read_csv, read_json
+from tune_smp.search.gcs import ask_cluster
 
 SPACE = """
 fixed: {maxEpochs: 4, stepsPerEpoch: 6, tileSize: 64, batchSize: 4, device: cpu,
@@ -44,6 +45,15 @@ def own_cache(cache: Path) -> Sequence[str]:
     return ("unshare", "--mount", "sh", "-c", f'mount -t tmpfs tmpfs {cache} && exec "$@"', "sh")
 
 
+def only_live_nodes(cluster: Any, count: int) -> None:
+    """Wait until the cluster has noticed that nodes of earlier tests are dead: a node that is silent is refused."""
+    deadline = time.monotonic() + PATIENCE_S
+    with cluster.joinable():
+        while len(ask_cluster(cluster.address).nodes) != count:
+            assert time.monotonic() < deadline, "dead nodes stay in the cluster's list"
+            time.sleep(0.5)
+
+
 def wait_for(condition: Callable[[], bool], search: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while not condition():
@@ -58,7 +68,8 @@ def ended(folder: Path) -> int:
     return sum(len(read_csv(path)) == 4 for path in histories)
 
 
-@pytest.mark.timeout(2 * PATIENCE_S)
+@pytest.mark.slow
+@pytest.mark.timeout(3 * PATIENCE_S)
 def test_a_node_dies_and_another_joins(cluster: Any, tmp_path: Path) -> None:
     write_nuclei(tmp_path, count=8, size=[(96, 96)], seed=3)
     cache, late_cache = tmp_path / "cache", tmp_path / "late"
@@ -73,6 +84,7 @@ def test_a_node_dies_and_another_joins(cluster: Any, tmp_path: Path) -> None:
     before = own_cache(cache) if may_mount else ()
 
     with cluster.another_node() as third:
+        only_live_nodes(cluster, 3)
         command = arguments(tmp_path, cluster.address, f"--numTrials={TRIALS}")
         search = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         try:
