@@ -18,6 +18,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -87,8 +88,8 @@ def _kind(domain: Any) -> type:
 class _Running:
     trial: optuna.Trial
     row: Row
-    ray_name: str
     trial_id: str
+    config: dict[str, Any]  # as of Ray's trials: the scheduler looks whether it is the default
     epoch: int = 0
 
     def __hash__(self) -> int:
@@ -141,7 +142,9 @@ class Replay:
         self._study.enqueue_trial(dict(row.flags))
         trial = self._study.ask()
         self.space.walk(functools.partial(suggest_from, trial))
-        running = _Running(trial, row, f"t{trial.number}", f"t{trial.number}")
+        is_default = self.strategy.default_first and len(self._left) == len(self.rows) - 1
+        config = {"trial": SimpleNamespace(number=0 if is_default else trial.number + 1)}
+        running = _Running(trial, row, f"t{trial.number}", config)
         self._scheduler.on_trial_add(None, running)
         return running
 

@@ -39,15 +39,20 @@ class RayTrial:
     """What a scheduler looks at of Ray's trial."""
 
     trial_id: str
+    number: int = 1
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return {"trial": SimpleNamespace(number=self.number)}
 
 
 def scheduler(name: str = "asha", *, most_epochs: int = 9, grace_period: int = 1) -> Any:
     return build_scheduler(name, most_epochs=most_epochs, grace_period=grace_period, reduction_factor=3.0)
 
 
-def judged(judge: Any, name: str, curve: Sequence[float], *, first_epoch: int = 1) -> int | None:
+def judged(judge: Any, name: str, curve: Sequence[float], *, first_epoch: int = 1, number: int = 1) -> int | None:
     """Show the curve of a trial, epoch by epoch; the epoch after which it is stopped, None if it is not."""
-    trial = RayTrial(name)
+    trial = RayTrial(name, number)
     judge.on_trial_add(None, trial)
     for epoch, value in enumerate(curve, start=first_epoch):
         decision = judge.on_trial_result(None, trial, {EPOCH: epoch, METRIC: value})
@@ -89,6 +94,16 @@ def test_the_median_rule_stops_what_is_below_the_middle_of_at_least_three() -> N
     assert judged(judge, "poor, among two others", [0.1] * 9) is None
     assert judged(judge, "below", [0.2] * 9) == 1
     assert judged(judge, "above", [0.6] * 9) is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_default_runs_to_its_end(name: str) -> None:
+    """What a search gained is told against what the default reaches, not against where it was cut."""
+    judge = scheduler(name)
+    for number in range(4):
+        judged(judge, f"good {number}", [0.9] * 9)
+    assert judged(judge, "default", [0.1] * 9, number=0) is None
+    assert (judged(judge, "another", [0.05] * 9, number=4) is not None) == (name != "none")
 
 
 def test_without_a_scheduler_nothing_is_stopped() -> None:

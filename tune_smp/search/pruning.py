@@ -23,6 +23,34 @@ class _EarlierTrial:
     trial_id: str
 
 
+class _Asha(ASHAScheduler):
+    """ASHA that lets the plain default run to its end: what a search gained is told against it."""
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Called by Ray after each epoch."""
+        decision = super().on_trial_result(tune_controller, trial, result)
+        return str(TrialScheduler.CONTINUE if _is_the_default(trial) else decision)
+
+
+class _MedianRule(MedianStoppingRule):
+    """The median rule, with the same exception."""
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Called by Ray after each epoch."""
+        if _is_the_default(trial):
+            # Only noted: once it has said stop, it refuses to hear more of a trial.
+            super().on_trial_complete(tune_controller, trial, result)
+            return str(TrialScheduler.CONTINUE)
+        decision = super().on_trial_result(tune_controller, trial, result)
+        return str(decision)
+
+
+def _is_the_default(trial: Any) -> bool:
+    """Trials of an earlier session have no configuration: what would become of them, nobody asks."""
+    config = getattr(trial, "config", None)
+    return config is not None and bool(config["trial"].number == 0)
+
+
 def default_grace_period(space: SearchSpace) -> int:
     """Epochs before a trial can be judged: its learning rate must have been at full height."""
     return min(max(1, space.longest_warmup()), space.most_epochs())
@@ -32,10 +60,10 @@ def build_scheduler(name: str, *, most_epochs: int, grace_period: int, reduction
     """The scheduler ``asha``, ``median`` or ``none``.
 
     ASHA (Li et al. 2020) has rungs at grace_period × reduction_factor^k epochs: at each, a trial goes on if it is among
-    the best 1/reduction_factor of those that came there before it.
+    the best 1/reduction_factor of those that came there before it. Neither it nor the median rule ends trial 0.
     """
     if name == "asha":
-        return ASHAScheduler(
+        return _Asha(
             time_attr=EPOCH,
             metric=METRIC,
             mode="max",
@@ -47,7 +75,7 @@ def build_scheduler(name: str, *, most_epochs: int, grace_period: int, reduction
         )
     if name == "median":
         # Trials are never paused to wait for others: a paused one would have to be stored and loaded.
-        rule: TrialScheduler = MedianStoppingRule(
+        rule: TrialScheduler = _MedianRule(
             time_attr=EPOCH, metric=METRIC, mode="max", grace_period=grace_period, min_time_slice=math.inf
         )
         return rule
