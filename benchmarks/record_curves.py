@@ -20,13 +20,13 @@ from typing import Any
 import optuna
 import torch
 
+from tune_smp.data.opening import find_collection, open_store
 from tune_smp.data.split import split_groups, split_regions
 from tune_smp.search.first_points import default_values
 from tune_smp.search.space import Scalar, SearchSpace, values_by_flag
 from tune_smp.search.space_file import read_space
 from tune_smp.search.study import suggest_from
 from tune_smp.training.run import TrainingRun
-from tune_smp.workflows.preparation import find, open_store
 
 TABLE = Path(__file__).parent / "data" / "quick_nuclei_curves.csv"
 TILE_SIZE = 64  # px
@@ -71,7 +71,7 @@ def main() -> None:
     torch.set_num_threads(1)
     space = quick_space(arguments.data.resolve())
     settings = space.settings({})
-    store = open_store(settings, find(settings))
+    store = open_store(settings, find_collection(settings))
     regions = split_regions(
         store.sizes,
         split_groups(store.collection, None),

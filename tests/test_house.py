@@ -53,6 +53,7 @@ LIGHT_DATA = (
     "images",
     "labels",
     "normalization",
+    "opening",
     "preprocessing",
     "split",
     "store",

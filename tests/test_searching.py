@@ -1,11 +1,15 @@
-"""What a space fixes for every trial holds for the search around them too."""
+"""What a search is under its space, and when it goes on: settings alone."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from tune_smp.errors import SettingsError
 from tune_smp.search.space_file import parse_space
 from tune_smp.settings.search import SearchSettings
+from tune_smp.workflows.resuming import with_budget
 from tune_smp.workflows.searching import settings_record, with_fixed
 
 SPACE = """
@@ -42,3 +46,16 @@ def test_the_record_keeps_what_was_given_apart(tmp_path: Path) -> None:
     assert again.train_fraction == 0.9
     assert "trainFraction" not in again.given_run_flags(), "else it would count as the command line's when resumed"
     assert again.given_run_flags() == given.given_run_flags()
+
+
+def test_a_time_budget_for_the_rest_changes_no_number_of_trials(tmp_path: Path) -> None:
+    begun = settings(tmp_path)
+    assert with_budget(begun, num_trials=None, time_budget="10m").planned_trials == begun.planned_trials
+    timed = settings(tmp_path, timeBudget="5m")
+    assert with_budget(timed, num_trials=None, time_budget="10m").planned_trials == timed.planned_trials
+    assert with_budget(timed, num_trials=7, time_budget=None).planned_trials == 7
+
+
+def test_a_search_is_never_cut_short(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="can only be raised"):
+        with_budget(settings(tmp_path, numTrials="9"), num_trials=8, time_budget=None)

@@ -326,6 +326,7 @@ def test_17_what_no_machine_has_is_refused_within_seconds(
     assert named in done.stderr
     assert "\nfix:     " in done.stderr
     assert not list((tmp_path / "out" / "trials").glob("trial_*")), "no trial was started"
+    assert not (tmp_path / "out" / "settings.json").exists(), "another try needs no --overwrite"
 
 
 # 8, 20 and 22: what is refused before Ray starts

@@ -26,6 +26,20 @@ def test_the_best_comes_first_and_those_without_a_score_last(tmp_path: Path) -> 
     assert [row.number for row in read_trials(folder)] == [2, 0, 3, 5, 1, 4]
 
 
+def test_trials_that_are_not_exported_stand_below_all_others(tmp_path: Path) -> None:
+    rows = [
+        trial(0, 0.5),
+        trial(1, 0.9, state="diverged"),
+        trial(2, 0.8, state="failed"),
+        trial(3, 0.4, state="pruned"),
+        trial(4, None, state="failed"),
+    ]
+
+    write_trials(RunFolder(tmp_path), rows, searched=[])
+
+    assert [row.number for row in read_trials(RunFolder(tmp_path))] == [0, 3, 1, 2, 4]
+
+
 def test_every_searched_flag_has_a_column_and_a_trial_without_it_an_empty_cell(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     rows = [

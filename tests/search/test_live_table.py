@@ -19,7 +19,6 @@ from tune_smp.search.live_table import (
     RunningTrial,
     SearchProgress,
     SearchState,
-    best,
     best_text,
     counts_line,
     duration,
@@ -160,22 +159,6 @@ def test_a_long_reason_is_cut() -> None:
 )
 def test_flags_are_few_and_short(flags: dict[str, Any], short: bool, text: str) -> None:
     assert flags_text(flags, short=short) == text
-
-
-def test_the_best_is_a_number_of_a_trial_without_trouble() -> None:
-    records = [
-        record(0, "completed", NAN),
-        record(1, "pruned", 0.4),
-        record(2, "running", 0.5),
-        record(3, "diverged", 0.9),
-        record(4, "completed", NAN),
-        record(5, "failed"),
-    ]
-    for order in (records, records[::-1]):
-        found = best(order)
-        assert found is not None
-        assert found.number == 2
-    assert best([record(0, "completed", NAN)]) is None
 
 
 @pytest.mark.parametrize(

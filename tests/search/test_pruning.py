@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,6 +105,16 @@ def test_the_default_runs_to_its_end(name: str) -> None:
         judged(judge, f"good {number}", [0.9] * 9)
     assert judged(judge, "default", [0.1] * 9, number=0) is None
     assert (judged(judge, "another", [0.05] * 9, number=4) is not None) == (name != "none")
+
+
+def test_a_trial_that_fails_without_a_metric_is_no_measure_for_others() -> None:
+    judge = scheduler()
+    for number in range(3):
+        failing = RayTrial(f"failing {number}")
+        judge.on_trial_add(None, failing)
+        judge.on_trial_complete(None, failing, {EPOCH: 1, METRIC: math.nan})
+    with warnings.catch_warnings(action="error"):
+        assert judged(judge, "first at its rungs", [0.5] * 9) is None
 
 
 def test_without_a_scheduler_nothing_is_stopped() -> None:

@@ -11,6 +11,9 @@ from tune_smp.results.folder import RunFolder, read_csv, write_csv
 
 LARGEST_NUMBER = 1e30  # beyond that a run has diverged, and no axis can show it
 
+WITHOUT_A_MODEL = ("failed", "diverged")
+"""States of trials that are not exported, whatever they reached before: they stand below all others."""
+
 _BEFORE, _AFTER = ("trial", "state"), ("epochs", "best_metric", "best_epoch", "seconds", "reason")
 
 
@@ -32,7 +35,9 @@ class TrialRow:
 
 
 def write_trials(folder: RunFolder, rows: Sequence[Mapping[str, Any]], *, searched: Sequence[str]) -> None:
-    """Write trials.csv, ordered by best metric, those without one last, then by trial number; whole or not at all.
+    """Write trials.csv, ordered by best metric, then by trial number; whole or not at all.
+
+    Trials without a metric, and those that failed or diverged, come last.
 
     ``rows`` map the columns to values, a missing one or None becomes an empty cell; ``searched`` are the flags that
     get a column each. Raises ResourceError when the disk is full.
@@ -72,7 +77,8 @@ def whole_number(value: object) -> int | None:
 
 def _rank(row: Mapping[str, Any]) -> tuple[bool, float, int]:
     best = number(row.get("best_metric"))
-    return best is None, -(best or 0.0), int(row["trial"])
+    ranks = best is not None and row.get("state") not in WITHOUT_A_MODEL
+    return not ranks, -(best or 0.0), int(row["trial"])
 
 
 def _cell(value: Any) -> Any:

@@ -107,7 +107,7 @@ class SearchState:
     def standing(self) -> str:
         """The best so far, and what it is worth."""
         default = next((r.best_metric for r in self._others.values() if r.number == 0 and r.state in ENDED_WELL), None)
-        return best_text(best(self.records), default=default)
+        return best_text(best_of(self.records), default=default)
 
     def seconds_left(self, now: float) -> float | None:
         """Time to the end of the last trial; None while it cannot be told."""
@@ -232,7 +232,7 @@ class SearchProgress:
 
     def _overview(self) -> Table:
         now = self._clock()
-        found = best(self._state.records)
+        found = best_of(self._state.records)
         rows = {
             self._metric_name: self._state.standing() or "no epoch has ended",
             "": flags_text(found.flags, short=True) if found else "",
@@ -313,13 +313,6 @@ def _flag_text(name: str, value: Any, *, short: bool) -> str:
     if name in _TELLING:
         return str(value)
     return f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
-
-
-def best(records: Sequence[TrialRecord]) -> TrialRecord | None:
-    """The trial with the best metric that is a number."""
-    return best_of(
-        [record for record in records if record.best_metric is not None and math.isfinite(record.best_metric)]
-    )
 
 
 def best_text(found: TrialRecord | None, *, default: float | None) -> str:

@@ -31,6 +31,13 @@ class _Asha(ASHAScheduler):
         decision = super().on_trial_result(tune_controller, trial, result)
         return str(TrialScheduler.CONTINUE if _is_the_default(trial) else decision)
 
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """Called by Ray at a trial's end; one that gave no metric is no measure for others."""
+        if math.isfinite(result.get(METRIC, math.nan)):
+            super().on_trial_complete(tune_controller, trial, result)
+        else:
+            super().on_trial_remove(tune_controller, trial)
+
 
 class _MedianRule(MedianStoppingRule):
     """The median rule, with the same exception."""

@@ -177,25 +177,10 @@ def _build(trial: TrialConfig) -> Any:
 def _open_store(path: Path, settings: Any) -> Any:
     """The driver's image store where this node sees it, else this node's own: the first trial on the node builds it,
     under the store's lock."""
-    from tune_smp.data.collection import find_pairs  # noqa: PLC0415  the driver needs none of these
-    from tune_smp.data.store import ImageStore, open_or_build  # noqa: PLC0415
+    from tune_smp.data.opening import find_collection, open_store  # noqa: PLC0415  the driver needs none of these
+    from tune_smp.data.store import ImageStore  # noqa: PLC0415
 
-    if path.is_dir():
-        return ImageStore.open(path)
-    collection = find_pairs(
-        settings.images_folder,
-        settings.labels_folder,
-        images_pattern=settings.images_pattern,
-        labels_pattern=settings.labels_pattern,
-        allow_unpaired=settings.allow_unpaired,
-    )
-    return open_or_build(
-        collection,
-        mode=settings.segmentation_mode,
-        ignore_value=settings.ignore_value,
-        cache_dir=settings.cache_dir,
-        skip_corrupt=settings.skip_corrupt,
-    )
+    return ImageStore.open(path) if path.is_dir() else open_store(settings, find_collection(settings))
 
 
 def _refusal_for(error: Exception) -> TuneSmpError:

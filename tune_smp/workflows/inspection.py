@@ -14,7 +14,7 @@ from tune_smp.settings.data import DataSettings
 from tune_smp.settings.run import RunSettings
 from tune_smp.settings.search import SearchSettings
 from tune_smp.workflows.delivery import write_report
-from tune_smp.workflows.preparation import console, find, open_store, reopen, split, tell
+from tune_smp.workflows.preparation import console, decode, find, reopen, split, tell
 
 if TYPE_CHECKING:
     from tune_smp.settings.predict import PredictSettings
@@ -35,7 +35,7 @@ def predict(settings: PredictSettings) -> None:
 def check(settings: DataSettings) -> None:
     """Read a whole collection and say what is in it. Raises DataError with everything that is wrong with it."""
     collection = find(settings)
-    store = open_store(settings, collection)
+    store = decode(settings, collection)
     regions = split(settings, store)
     for line in describe_collection(store, regions):
         console.print(line)

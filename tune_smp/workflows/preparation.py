@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from tune_smp.data.collection import Collection, find_pairs
+from tune_smp.data.collection import Collection
 from tune_smp.data.findings import describe_collection, inspect_split
+from tune_smp.data.opening import find_collection, open_store
 from tune_smp.data.split import Region, read_split, split_groups, split_regions, write_split
-from tune_smp.data.store import ImageStore, open_or_build
+from tune_smp.data.store import ImageStore
 from tune_smp.results.folder import RunFolder
 from tune_smp.settings.data import DataSettings
 from tune_smp.settings.run import RunSettings
@@ -32,7 +33,7 @@ class PreparedData:
 def prepare(settings: RunSettings, folder: RunFolder) -> PreparedData:
     """Find, decode and split the collection, say what is in it, and write split.csv. Raises DataError."""
     collection = find(settings)
-    store = open_store(settings, collection)
+    store = decode(settings, collection)
     regions = split(settings, store)
     tell(inspect_split(store, regions))
     write_split(folder.split, regions, store.collection, split_groups(store.collection, settings.group_by))
@@ -43,32 +44,20 @@ def prepare(settings: RunSettings, folder: RunFolder) -> PreparedData:
 
 def reopen(settings: RunSettings, folder: RunFolder) -> PreparedData:
     """The same data as an earlier session had, split as split.csv says. Raises DataError."""
-    store = open_store(settings, find(settings))
+    store = decode(settings, find(settings))
     return PreparedData(store, read_split(folder.split, store.collection))
 
 
 def find(settings: DataSettings) -> Collection:
-    """The images, paired with their labels. Raises DataError."""
-    collection = find_pairs(
-        settings.images_folder,
-        settings.labels_folder,
-        images_pattern=settings.images_pattern,
-        labels_pattern=settings.labels_pattern,
-        allow_unpaired=settings.allow_unpaired,
-    )
+    """The images, paired with their labels; what is odd about them is told. Raises DataError."""
+    collection = find_collection(settings)
     tell(collection.notes)
     return collection
 
 
-def open_store(settings: DataSettings, collection: Collection) -> ImageStore:
-    """The decoded images, from the cache where they are in it. Raises DataError, ResourceError."""
-    store = open_or_build(
-        collection,
-        mode=settings.segmentation_mode,
-        ignore_value=settings.ignore_value,
-        cache_dir=settings.cache_dir,
-        skip_corrupt=settings.skip_corrupt,
-    )
+def decode(settings: DataSettings, collection: Collection) -> ImageStore:
+    """The decoded images; what is odd about them is told. Raises DataError, ResourceError."""
+    store = open_store(settings, collection)
     tell(store.notes)
     return store
 

@@ -52,12 +52,7 @@ def _resume_run(folder: RunFolder) -> RunSummary | None:
 def _resume_search(folder: RunFolder, *, num_trials: int | None, time_budget: str | None) -> SearchSummary | None:
     record = read_json(folder.settings)
     settings = SearchSettings.from_json(record["settings"])
-    only_time_ends_it = settings.time_budget is not None and settings.num_trials is None
-    if num_trials is not None and num_trials < settings.planned_trials and not only_time_ends_it:
-        problem = f"--numTrials can only be raised: the search was started with {settings.planned_trials}"
-        raise SettingsError(Problem(problem, f"--numTrials {num_trials}", "pass more, or leave it out"))
-    changes = {"num_trials": num_trials, "time_budget": time_budget}
-    settings = settings.with_changes(**{name: value for name, value in changes.items() if value is not None})
+    settings = with_budget(settings, num_trials=num_trials, time_budget=time_budget)
     if folder.is_finished() and not num_trials:
         tell([f"the search in {folder.path} is finished: nothing to resume; --numTrials N extends it"])
         return None
@@ -67,3 +62,18 @@ def _resume_search(folder: RunFolder, *, num_trials: int | None, time_budget: st
     write_json(folder.settings, {**record, "settings": settings_record(settings, space)})
     settings = with_fixed(settings, space)
     return run_search(settings, space, folder, reopen(settings, folder))
+
+
+def with_budget(settings: SearchSettings, *, num_trials: int | None, time_budget: str | None) -> SearchSettings:
+    """The settings of a search that goes on for so many trials, in so much time; None leaves either as it was.
+
+    Raises SettingsError where that is fewer trials than the search was started with.
+    """
+    only_time_ends_it = settings.time_budget is not None and settings.num_trials is None
+    if num_trials is not None and num_trials < settings.planned_trials and not only_time_ends_it:
+        problem = f"--numTrials can only be raised: the search was started with {settings.planned_trials}"
+        raise SettingsError(Problem(problem, f"--numTrials {num_trials}", "pass more, or leave it out"))
+    # Without a number of trials, a time budget alone would end the search.
+    kept = None if only_time_ends_it else settings.planned_trials
+    changes = {"num_trials": num_trials or kept, "time_budget": time_budget}
+    return settings.with_changes(**{name: value for name, value in changes.items() if value is not None})

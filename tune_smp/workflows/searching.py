@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tune_smp.errors import InterruptedRunError, NoTrialSucceededError, Problem, listing
+from tune_smp.errors import InterruptedRunError, NoTrialSucceededError, Problem, ResourceError, listing
 from tune_smp.results.folder import RunFolder, claimed, start_afresh
 from tune_smp.results.leaderboard import write_trials
 from tune_smp.results.logs import logged
@@ -52,7 +52,12 @@ def search(settings: SearchSettings) -> SearchSummary:
             data = prepare(settings, folder)
             _look_at_weights(space, data)
             write_settings(folder, "search", record, space={"name": space.name, "text": space.text})
-            return run(settings, space, folder, data)
+            try:
+                return run(settings, space, folder, data)
+            except ResourceError:
+                if not folder.study.exists():  # refused before the first trial: nothing has begun that could go on
+                    folder.settings.unlink(missing_ok=True)
+                raise
 
 
 def stored_space(record: Mapping[str, Any], settings: SearchSettings) -> SearchSpace:

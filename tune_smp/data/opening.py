@@ -1,0 +1,29 @@
+"""From settings to images: the pairs that they name, and the store of their decoded pixels."""
+
+from __future__ import annotations
+
+from tune_smp.data.collection import Collection, find_pairs
+from tune_smp.data.store import ImageStore, open_or_build
+from tune_smp.settings.data import DataSettings
+
+
+def find_collection(settings: DataSettings) -> Collection:
+    """The images, paired with their labels. Raises DataError."""
+    return find_pairs(
+        settings.images_folder,
+        settings.labels_folder,
+        images_pattern=settings.images_pattern,
+        labels_pattern=settings.labels_pattern,
+        allow_unpaired=settings.allow_unpaired,
+    )
+
+
+def open_store(settings: DataSettings, collection: Collection) -> ImageStore:
+    """The decoded images, from the cache where they are in it. Raises DataError, ResourceError."""
+    return open_or_build(
+        collection,
+        mode=settings.segmentation_mode,
+        ignore_value=settings.ignore_value,
+        cache_dir=settings.cache_dir,
+        skip_corrupt=settings.skip_corrupt,
+    )
