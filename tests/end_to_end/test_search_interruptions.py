@@ -211,8 +211,9 @@ def test_15_16_22_a_search_goes_on_after_whatever_ended_it(begin: Begin, capsys:
         search.wait_for_epochs(1, program)
         assert main(["resume", output]) == 5
         assert f"process {program.pid}" in capsys.readouterr().err
-        _, errors = end_in_order(program, signal.SIGTERM)
+        printed, errors = end_in_order(program, signal.SIGTERM)
     assert program.returncode == 130, errors
+    assert printed.count("stopping after the epochs under way") == 1
     assert f"go on with: tune-smp resume {output}" in errors
     assert search.folder.summary["state"] == "interrupted"
     assert (search.folder.path / "model" / "model.safetensors").exists(), "the best so far is exported"

@@ -293,6 +293,13 @@ def test_too_few_trials_tell_nothing_of_importance(journal: Path) -> None:
     assert study.importances() == {}
 
 
+def test_trials_that_are_all_alike_tell_nothing_of_importance(journal: Path) -> None:
+    study = opened(journal)
+    for _ in range(12):
+        run(study, "completed", [0.5])
+    assert study.importances() == {}
+
+
 def test_everything_is_in_the_file_when_the_program_is_killed(journal: Path) -> None:
     """Also what the disk was not waited for."""
     context = multiprocessing.get_context("spawn")

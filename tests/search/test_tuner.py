@@ -14,7 +14,7 @@ from tune_smp.data.synthetic import write_nuclei
 from tune_smp.errors import DataError, Problem, ResourceError
 from tune_smp.search.cluster import local_ray
 from tune_smp.search.trainable import TrialConfig, _as_plain, refusal_from_plain
-from tune_smp.search.tuner import run_single
+from tune_smp.search.tuner import failure_reason, run_single
 from tune_smp.settings.run import RunSettings
 
 
@@ -32,7 +32,7 @@ def test_an_error_of_ours_comes_back_whole_and_is_not_tried_again(tmp_path: Path
     config = dataclasses.replace(_tiny_trial(tmp_path), split=tmp_path / "no split")
     epochs: list[object] = []
     with local_ray(device="cpu"):
-        outcome = run_single(config, storage=tmp_path, name="trials", on_epoch=epochs.append)
+        outcome = run_single(config, storage=tmp_path, name="trials", on_epoch=epochs.append, on_stop=lambda: None)
     assert outcome.state == "failed"
     assert isinstance(outcome.refusal, DataError)
     assert "no split" in str(outcome.refusal)
@@ -47,8 +47,34 @@ def test_an_error_of_ours_in_the_driver_is_raised_as_it_is(tmp_path: Path) -> No
         raise ResourceError(Problem("cannot write the file: No space left on device", "history.csv"))
 
     with local_ray(device="cpu"), pytest.raises(ResourceError, match="No space left") as error:
-        run_single(_tiny_trial(tmp_path), storage=tmp_path, name="trials", on_epoch=no_space)
+        run_single(_tiny_trial(tmp_path), storage=tmp_path, name="trials", on_epoch=no_space, on_stop=lambda: None)
     assert error.value.exit_code == 5
+
+
+DIED = """Failure # {} (occurred at 2026-11-22_10-00-00)
+ray.exceptions.ActorDiedError: The actor died unexpectedly before finishing this task.
+	class_name: SmpTrainable
+The actor is dead because its {} has died. Worker exit type: SYSTEM_ERROR Worker exit detail: Worker unexpectedly exits.
+"""
+RAISED = """Failure # {} (occurred at 2026-11-22_10-00-00)
+Traceback (most recent call last):
+  File "x.py", line 1, in step
+OSError: stale file handle
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "unknown"),
+        (RAISED.format(1), "OSError: stale file handle"),
+        (DIED.format(1, "worker process"), "its worker process has died: killed, or out of the machine's memory"),
+        (DIED.format(1, "worker process") + DIED.format(2, "node"), "its node has died"),
+        (DIED.format(1, "worker process") + RAISED.format(2), "OSError: stale file handle"),
+    ],
+)
+def test_the_reason_of_a_failure_is_that_of_the_last_try_in_a_line(text: str, reason: str) -> None:
+    assert failure_reason(text) == reason
 
 
 def _tiny_trial(folder: Path) -> TrialConfig:

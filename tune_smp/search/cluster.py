@@ -30,6 +30,8 @@ QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     # Workers start side by side, seconds each; how many there may be, our searcher says. Ray's own limit is one.
     "TUNE_MAX_PENDING_TRIALS_PG": "1000",
+    # Ctrl-C is ours to hear: see stopping.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
     # Ray's own record of the search, which nothing reads: ours is the study.
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
     # A kill by Ray's memory monitor aborts every trial; a kill by the kernel is one dead worker, which is retried.

@@ -19,9 +19,10 @@ from tune_smp.search.checkpoints import BestKept, trial_folder
 from tune_smp.search.outcome import TrialRecord
 from tune_smp.search.pruning import EPOCH, METRIC, remember, replay
 from tune_smp.search.sampler import StudySearcher
+from tune_smp.search.stopping import orderly_stop
 from tune_smp.search.study import AskedTrial, Study
 from tune_smp.search.trainable import SmpTrainable, TrialConfig, refusal_from_plain
-from tune_smp.search.tuner import CHECKPOINTS_KEPT, RETRIES, disk_full, is_full_disk, last_line, terminable
+from tune_smp.search.tuner import CHECKPOINTS_KEPT, RETRIES, disk_full, failure_reason, is_full_disk
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,9 @@ class SearchListener(Protocol):
     def trial_ended(self, record: TrialRecord, traceback: str) -> None:
         """A trial ended; one that failed with its traceback, where there is one."""
 
+    def stopping(self) -> None:
+        """The search ends after the epochs under way: Ctrl-C or SIGTERM. Called in a thread of its own."""
+
 
 def run_search(
     study: Study,
@@ -83,7 +87,7 @@ def run_search(
     deadline = _Deadline(plan.time_budget_s)
     tuner = _tuner(study, plan, config_of, callbacks=[watcher], stop=deadline)
     try:
-        with terminable():
+        with orderly_stop(listener.stopping):
             tuner.fit()
     except tune.TuneError as error:
         # Ray turns what its callbacks raise, and what it meets itself, into text.
@@ -200,7 +204,7 @@ class _Watcher(tune.Callback):
         if is_full_disk(Exception(text)):
             self.error = disk_full(self._kept.trials)
             raise self.error
-        self._end(_number(info["trial"]), "failed", reason=last_line(text), traceback=text)
+        self._end(_number(info["trial"]), "failed", reason=failure_reason(text), traceback=text)
 
     def _end(self, number: int, state: str, *, reason: str = "", traceback: str = "") -> None:
         record = self._study.tell(number, state, seconds=self._seconds.pop(number, 0.0), reason=reason)

@@ -178,7 +178,8 @@ class Study:
         trials that ran to their end are too few to tell.
         """
         completed = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        if len(completed) < FEWEST_FOR_IMPORTANCE:
+        # Where all are alike, PED-ANOVA gives every flag the same share.
+        if len(completed) < FEWEST_FOR_IMPORTANCE or len({trial.value for trial in completed}) == 1:
             return {}
         with quiet():
             try:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
-import os
-import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from ray import tune
 
 from tune_smp.errors import Problem, ResourceError, TuneSmpError
 from tune_smp.search.outcome import TrialOutcome
+from tune_smp.search.stopping import orderly_stop
 from tune_smp.search.trainable import SmpTrainable, TrialConfig, refusal_from_plain
 
 logger = logging.getLogger(__name__)
@@ -34,11 +31,12 @@ def run_single(
     storage: Path,
     name: str,
     on_epoch: Callable[[EpochResult], None],
+    on_stop: Callable[[], None],
 ) -> TrialOutcome:
     """Train one fixed configuration to its end.
 
-    ``storage/name`` is where Ray keeps its files and the checkpoints. Ctrl-C and SIGTERM end the trial in order: its
-    state is then ``interrupted``.
+    ``storage/name`` is where Ray keeps its files and the checkpoints. Ctrl-C and SIGTERM end the trial in order, after
+    a call of ``on_stop``: its state is then ``interrupted``.
 
     Raises ResourceError when the disk is full, and what ``on_epoch`` raises of ours.
     """
@@ -60,7 +58,7 @@ def run_single(
         ),
     )
     try:
-        with terminable():
+        with orderly_stop(on_stop):
             results = tuner.fit()
     except tune.TuneError as error:
         # Ray turns what its callbacks raise, and what it meets itself, into text.
@@ -87,7 +85,7 @@ def _outcome(result: tune.Result, storage: Path) -> TrialOutcome:
     if result.error is not None and is_full_disk(result.error):
         return TrialOutcome("failed", refusal=disk_full(storage))
     if result.error is not None:
-        return TrialOutcome("failed", reason=last_line(str(result.error)))
+        return TrialOutcome("failed", reason=failure_reason(str(result.error)))
     last = result.metrics or {}
     if "refusal" in last:
         return TrialOutcome("failed", refusal=refusal_from_plain(last["refusal"]))
@@ -95,10 +93,26 @@ def _outcome(result: tune.Result, storage: Path) -> TrialOutcome:
     return TrialOutcome(last.get("stop") or "interrupted")
 
 
-def last_line(text: str) -> str:
-    """The line of a traceback that says what happened."""
+def failure_reason(text: str) -> str:
+    """What happened, in a line, from the tracebacks that Ray keeps of a trial that failed for good."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
+    last_try = "\n".join(lines[_last_start(lines) :])
+    for phrase, reason in _DEATHS.items():
+        if phrase in last_try:
+            return reason
     return lines[-1] if lines else "unknown"
+
+
+# Ray tells the death of a worker or its node in a paragraph, whose last line is the least of it.
+_DEATHS = {
+    "its worker process has died": "its worker process has died: killed, or out of the machine's memory",
+    "its node has died": "its node has died",
+}
+
+
+def _last_start(lines: Sequence[str]) -> int:
+    """Where the last traceback begins: Ray adds them up, each below a line of its own."""
+    return max((number for number, line in enumerate(lines) if line.startswith("Failure #")), default=0)
 
 
 class _Watcher(tune.Callback):
@@ -125,17 +139,3 @@ class _Watcher(tune.Callback):
     def __getstate__(self) -> dict[str, Any]:
         # Ray pickles its callbacks with the Tuner; a live display is nothing to keep.
         return {"_on_epoch": None, "error": None}
-
-
-@contextlib.contextmanager
-def terminable() -> Iterator[None]:
-    """SIGTERM ends a trial in order, as Ctrl-C does: Ray itself listens to SIGINT alone."""
-
-    def as_interrupt(_signal: int, _frame: FrameType | None) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
-
-    before = signal.signal(signal.SIGTERM, as_interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -78,3 +78,8 @@ def tell(notes: Iterable[str]) -> None:
     for note in notes:
         console.print(f"note: {note}")
         logger.info("told: %s", note)
+
+
+def say_stopping() -> None:
+    """Ctrl-C or SIGTERM was heard, and the end takes as long as an epoch."""
+    console.print("stopping after the epochs under way, then saving the best so far; once more: stop at once")

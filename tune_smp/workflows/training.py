@@ -16,7 +16,7 @@ from tune_smp.results.summary import RunSummary, write_settings
 from tune_smp.search.outcome import TrialOutcome
 from tune_smp.settings.run import RunSettings
 from tune_smp.workflows.delivery import class_iou, export, write_report
-from tune_smp.workflows.preparation import PreparedData, console, prepare, tell
+from tune_smp.workflows.preparation import PreparedData, console, prepare, say_stopping, tell
 from tune_smp.workflows.weights import adopt_pretrained, check_pretrained, fetch_encoder_weights
 
 
@@ -91,7 +91,9 @@ def _train(settings: RunSettings, folder: RunFolder, data: PreparedData, *, star
                 cpus=resources.cpus,
                 gpus=min(1.0, resources.gpus),
             )
-            return run_single(config, storage=folder.path, name=folder.trials.name, on_epoch=on_epoch)
+            return run_single(
+                config, storage=folder.path, name=folder.trials.name, on_epoch=on_epoch, on_stop=say_stopping
+            )
 
 
 def _summarise(

@@ -14,7 +14,7 @@ from tune_smp.results.leaderboard import write_trials
 from tune_smp.search.outcome import TrialRecord
 from tune_smp.search.space import SearchSpace
 from tune_smp.settings.search import SearchSettings
-from tune_smp.workflows.preparation import PreparedData, console, tell
+from tune_smp.workflows.preparation import PreparedData, console, say_stopping, tell
 
 if TYPE_CHECKING:
     from tune_smp.search.cluster import Node, Resources
@@ -204,6 +204,10 @@ class _FolderKeeper:
         self._progress.epoch_ended(
             number, epoch=result["trial_epoch"], metric=result["metric"], best_metric=result["best_metric"]
         )
+
+    def stopping(self) -> None:
+        """Ctrl-C or SIGTERM."""
+        say_stopping()
 
     def requeued(self, number: int) -> None:
         """The worker of a trial died, and the trial goes on from its last checkpoint."""
