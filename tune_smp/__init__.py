@@ -1,3 +1,10 @@
 """tune-smp: the best segmentation model that this data and this much compute can give."""
 
-__version__ = "0.1.0"
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+# Inside the installed package; beside it in a working copy. Read from the file and not from the metadata of what is
+# installed: a working copy need not be installed, and importlib.metadata costs 35 ms.
+_VERSION_FILE = next(path for path in (_PACKAGE / "VERSION", _PACKAGE.parent / "VERSION") if path.is_file())
+
+__version__ = _VERSION_FILE.read_text(encoding="utf-8").strip()

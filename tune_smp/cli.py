@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # OpenMP's threads spin while they wait, so that torch on cores it must share is 5 to 8 times slower than need be.
     # Read when torch is loaded, here and in the workers, which inherit it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _have_a_home()
     try:
         with _logging_to_stderr(), _sigterm_as_ctrl_c():
             return _run(arguments)
@@ -62,6 +63,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _failed_by_the_system(error, arguments)
     except Exception as error:  # noqa: BLE001 - the last border: users get a sentence, not a traceback
         return _failed(str(_unexpected(error)), UNEXPECTED, arguments)
+
+
+def _have_a_home() -> None:
+    """As docker does for a user without one: libraries ask for it, and some would else make a folder of the name ~."""
+    try:
+        Path.home()
+    except RuntimeError:  # neither HOME nor a line in /etc/passwd
+        os.environ["HOME"] = "/"
 
 
 def _failed(message: str, exit_code: int, arguments: Sequence[str]) -> int:

@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from tune_smp import __version__
 from tune_smp.data.store_build import MORE_SPACE, StoreRequest
 from tune_smp.data.store_format import FORMAT_VERSION, INDEX, collection_to_json
+from tune_smp.data.temporary import temporary_folder
 from tune_smp.errors import Problem, ResourceError
 
 logger = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ def cache_folder(cache_dir: Path | None) -> Path:
     cannot be written (no home in a container), the temporary folder.
 
     Raises:
-        ResourceError: the folder that was asked for cannot be written.
+        ResourceError: the folder that was asked for cannot be written, or there is none at all.
     """
     asked = cache_dir or os.environ.get("TUNE_SMP_CACHE")
     if asked:
@@ -133,7 +134,7 @@ def _writable(folder: Path, named: str) -> Path:
 
 def _temporary_folder() -> Path:
     """Of this user alone: another user could have made a folder of that name."""
-    folder = Path(tempfile.gettempdir()) / f"tune-smp-{os.getuid()}"
+    folder = temporary_folder() / f"tune-smp-{os.getuid()}"
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():

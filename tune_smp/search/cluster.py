@@ -18,8 +18,10 @@ import psutil
 import ray
 from ray._private.authentication import authentication_utils
 
+from tune_smp.data.temporary import WAY_OUT, temporary_folder
 from tune_smp.errors import Problem, ResourceError
 from tune_smp.search.gcs import AUTO, ask_cluster, check_can_join, find_address, token_source
+from tune_smp.search.own_token import token_in_reach
 
 logger = logging.getLogger(__name__)
 
@@ -113,12 +115,15 @@ def local_ray(*, device: str = "auto", dashboard: Dashboard | None = None) -> It
     _silence_ray()
     folder = _temporary_folder()
     try:
-        with _private_files(), _own_sigterm():
-            context = _start(device, dashboard, folder)
-        yield _resources(device, context.dashboard_url)
+        with token_in_reach(folder):
+            try:
+                with _private_files(), _own_sigterm():
+                    context = _start(device, dashboard, folder)
+                yield _resources(device, context.dashboard_url)
+            finally:
+                with _own_sigterm():
+                    ray.shutdown()
     finally:
-        with _own_sigterm():
-            ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -239,11 +244,16 @@ def _keep_for_the_log(data: dict[str, Any], ignore_prefix: bool) -> None:  # noq
 
 def _temporary_folder() -> Path:
     """A folder of our own, removed at the end: Ray's usual one grows for ever."""
-    parent = Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir()))
+    parent = Path(os.environ.get("RAY_TMPDIR") or temporary_folder())
     if len(str(parent)) > LONGEST_TEMPORARY_FOLDER:
         parent = Path("/tmp")  # noqa: S108  mkdtemp makes a private folder in it
     _remove_leftovers(parent)
-    return Path(tempfile.mkdtemp(prefix=f"{TEMPORARY_PREFIX}{os.getpid()}-", dir=parent))
+    try:
+        return Path(tempfile.mkdtemp(prefix=f"{TEMPORARY_PREFIX}{os.getpid()}-", dir=parent))
+    except OSError as error:
+        problem = f"Ray has no folder for its temporary files: {error.strerror}"
+        longest = f"{WAY_OUT}, with a path of at most {LONGEST_TEMPORARY_FOLDER} characters"
+        raise ResourceError(Problem(problem, str(parent), longest)) from error
 
 
 def _remove_leftovers(parent: Path) -> None:
