@@ -20,6 +20,7 @@ from ray._private.authentication import authentication_utils
 
 from tune_smp.errors import Problem, ResourceError
 from tune_smp.search.gcs import AUTO, ask_cluster, check_can_join, find_address, token_source
+from tune_smp.search.own_token import token_beside_ray
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +41,9 @@ QUIET = {
 }
 # Workers of a cluster that others started have its environment, not ours: torch on shared cores must not spin there.
 WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
-# Sockets of the operating system have paths of at most 107 bytes, and Ray adds some 60 to its temporary folder.
-LONGEST_TEMPORARY_FOLDER = 30
+# Sockets of the operating system have paths of at most 107 bytes. Our folder and Ray's session in it, both with the
+# number of the process, take 94 where that has seven digits.
+LONGEST_TEMPORARY_FOLDER = 13
 TEMPORARY_PREFIX = "tune-smp-"
 
 
@@ -111,12 +113,15 @@ def local_ray(*, device: str = "auto", dashboard: Dashboard | None = None) -> It
     _silence_ray()
     folder = _temporary_folder()
     try:
-        with _private_files(), _own_sigterm():
-            context = _start(device, dashboard, folder)
-        yield _resources(device, context.dashboard_url)
+        with token_beside_ray(folder):
+            try:
+                with _private_files(), _own_sigterm():
+                    context = _start(device, dashboard, folder)
+                yield _resources(device, context.dashboard_url)
+            finally:
+                with _own_sigterm():
+                    ray.shutdown()
     finally:
-        with _own_sigterm():
-            ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
 
 

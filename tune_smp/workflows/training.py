@@ -74,7 +74,7 @@ def _train(settings: RunSettings, folder: RunFolder, data: PreparedData, *, star
     told: set[str] = set()
     with local_ray(device=settings.device, dashboard=dashboard) as resources:
         if resources.dashboard_url:
-            console.print(f"dashboard: {resources.dashboard_url} (its token is in ~/.ray/auth_token)")
+            console.print(f"dashboard: {resources.dashboard_url} (its token is in {resources.token})")
         with EpochProgress(console, metric_name=settings.metric_name, max_epochs=settings.max_epochs) as progress:
 
             def on_epoch(result: Mapping[str, Any]) -> None:
