@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 
-.PHONY: install check test test-slow demo bench bench-search readme clean
+.PHONY: install check test test-slow demo bench bench-search manifests clean
 
 install: $(VENV)/.installed
 
@@ -34,7 +34,7 @@ bench-search: install
 	$(BIN)/python benchmarks/search_overhead.py
 	$(BIN)/python benchmarks/search_efficiency.py
 
-readme: install
+manifests: install
 	$(BIN)/python -m tune_smp.manifests
 
 clean:

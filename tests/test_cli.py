@@ -65,6 +65,14 @@ def test_wrong_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> No
     assert "Traceback" not in err
 
 
+def test_flags_without_a_command_are_those_of_train(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A container that WIPP starts is given nothing else."""
+    assert main([*good_flags(tmp_path), "--lossName=DiceLos"]) == 2
+    err = capsys.readouterr().err
+    assert "--lossName has no choice 'DiceLos'" in err
+    assert "has no command" not in err
+
+
 def test_nearest_command_and_subject(capsys: pytest.CaptureFixture[str]) -> None:
     main(["trian"])
     main(["show", "encodrs"])

@@ -103,6 +103,9 @@ def _run(arguments: Sequence[str]) -> int:
         sys.stdout.write(_overview())
     elif first == "--version":
         sys.stdout.write(f"tune-smp {__version__}\n")
+    elif first.startswith("--"):
+        # WIPP hands a container nothing but flags.
+        COMMANDS["train"].run(arguments)
     elif first not in COMMANDS:
         fix = f"{nearest(first, COMMANDS)}one of: {', '.join(COMMANDS)}"
         raise SettingsError(Problem(f"tune-smp has no command {first!r}", fix=fix))
@@ -121,6 +124,7 @@ def _overview() -> str:
             *lines,
             "",
             "tune-smp COMMAND --help lists the flags of a command; tune-smp --version; POLUS_LOG sets the log level.",
+            "Flags without a command are those of train.",
             "",
         ]
     )

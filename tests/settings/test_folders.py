@@ -108,6 +108,26 @@ def test_the_sub_folder_of_that_name_is_used(run: RunSettings, tmp_path: Path) -
     assert "--imagesDir reads from" in told(both.with_changes(output_dir=tmp_path / "images"))
 
 
+def test_labels_that_wipp_keeps_as_a_collection_of_images(run: RunSettings, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name / "images").mkdir(parents=True)
+    collections = run.with_changes(images_dir=tmp_path / "first", labels_dir=tmp_path / "second")
+    assert collections.labels_folder == tmp_path / "second" / "images"
+    check_folders(collections)
+    assert "--labelsDir reads from" in told(collections.with_changes(output_dir=tmp_path / "second" / "images"))
+    (tmp_path / "second" / "labels").mkdir()
+    assert collections.labels_folder == tmp_path / "second" / "labels", "its own name goes first"
+
+
+@pytest.mark.parametrize("images", ["first", "first/images", "second/../first"])
+def test_images_are_never_their_own_labels(run: RunSettings, tmp_path: Path, images: str) -> None:
+    (tmp_path / "first" / "images").mkdir(parents=True)
+    (tmp_path / "second").mkdir()
+    both = run.with_changes(images_dir=tmp_path / images, labels_dir=tmp_path / "first")
+    assert both.images_folder.samefile(tmp_path / "first" / "images")
+    assert both.labels_folder == tmp_path / "first"
+
+
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
     """A folder that every user can reach, unlike tmp_path."""

@@ -102,6 +102,24 @@ def test_text_from_the_command_line_and_empty_strings_from_wipp(required: dict[s
     assert {"min_delta", "overwrite", "ignore_value"} <= run.model_fields_set
 
 
+@pytest.mark.parametrize("value", ["8", "8.0", "8.00", 8, 8.0])
+def test_whole_numbers_as_forms_write_them(value: Any, required: dict[str, Any]) -> None:
+    assert RunSettings.from_flags({**required, "batchSize": value}).batch_size == 8
+
+
+@pytest.mark.parametrize("value", ["8.5", "8,0", "eight", 8.5])
+def test_what_is_no_whole_number(value: Any, required: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError) as caught:
+        RunSettings.from_flags({**required, "batchSize": value})
+    (only,) = caught.value.problems
+    assert only.problem.startswith("--batchSize must be a whole number >= 1, got ")
+
+
+@pytest.mark.parametrize(("value", "meant"), [("True", True), ("TRUE", True), ("False", False), ("FALSE", False)])
+def test_truth_as_forms_write_it(value: str, meant: bool, required: dict[str, Any]) -> None:
+    assert RunSettings.from_flags({**required, "overwrite": value}).overwrite is meant
+
+
 def test_blanks_around_the_words_of_an_encoder(required: dict[str, Any]) -> None:
     assert (
         RunSettings.from_flags({**required, "encoderBaseVariantWeights": "ResNet, resnet18 , ssl"}).encoder_weights

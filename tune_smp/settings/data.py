@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -23,18 +24,18 @@ class DataSettings(Settings):
             "Data",
             wipp=True,
             folder="read",
-            subfolder="images",
+            subfolders=("images",),
         ),
     ]
     labels_dir: Annotated[
         Path,
         AbsolutePath,
         About(
-            "Folder of the labels; its sub-folder labels/ is used where there is one.",
+            "Folder of the labels; its sub-folder labels/ is used where there is one, else images/.",
             "Data",
             wipp=True,
             folder="read",
-            subfolder="labels",
+            subfolders=("labels", "images"),
         ),
     ]
     images_pattern: Annotated[
@@ -93,8 +94,13 @@ class DataSettings(Settings):
 
     @property
     def labels_folder(self) -> Path:
-        """The folder that holds the labels: ``labels`` inside ``labels_dir`` where there is one (looks at the disk)."""
-        return resolve_folder(self.labels_dir, "labels")
+        """The folder that holds the labels (looks at the disk).
+
+        ``labels`` inside ``labels_dir`` where there is one; else ``images``, as in WIPP, where labels are a collection
+        of images too: unless the images themselves are read from there.
+        """
+        folder = resolve_folder(self.labels_dir, "labels", "images")
+        return self.labels_dir if os.path.realpath(folder) == os.path.realpath(self.images_folder) else folder
 
 
 class CheckSettings(DataSettings):

@@ -62,6 +62,12 @@ def choice_problems(text: str) -> Iterator[Problem]:
         )
 
 
+def every_choice() -> tuple[str, ...]:
+    """All strings that are legal, encoder by encoder, ``random`` last."""
+    rows = ENCODERS.values()
+    return tuple(f"{row.family},{row.name},{weights}" for row in rows for weights in (*row.weights, RANDOM))
+
+
 def spelled(encoder: Encoder) -> str:
     """The whole string for this encoder, with its first weights."""
     return f"{encoder.family},{encoder.name},{(*encoder.weights, RANDOM)[0]}"

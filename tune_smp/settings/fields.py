@@ -36,8 +36,8 @@ class About:
     """What a field cannot say by its type.
 
     ``absent`` says what None means. ``choices`` are the legal names, listed by ``tune-smp show`` ``table``. ``wipp``
-    marks the 17 flags of the WIPP plugin. ``folder``: a folder that is read, or one that is written. ``subfolder``:
-    its sub-folder of this name is used where there is one.
+    marks the 17 flags of the WIPP plugin. ``folder``: a folder that is read, or one that is written.
+    ``subfolders``: a folder of images; the first of these sub-folders that is there is used in its place.
     """
 
     description: str
@@ -48,7 +48,7 @@ class About:
     table: str = ""
     wipp: bool = False
     folder: Literal["", "read", "written"] = ""
-    subfolder: str = ""
+    subfolders: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

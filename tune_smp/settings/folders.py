@@ -28,10 +28,11 @@ AbsolutePath = BeforeValidator(_absolute)
 """For fields of type Path: relative to the working directory, ``~/`` is the home folder. Nothing has to exist."""
 
 
-def resolve_folder(path: Path, name: str) -> Path:
-    """The sub-folder ``name`` where there is one, else ``path`` itself."""
-    inner = path / name
-    return inner if os.path.isdir(inner) else path  # noqa: PTH112 - Path.is_dir raises where this user may not look
+def resolve_folder(path: Path, *names: str) -> Path:
+    """The first of the sub-folders ``names`` that is there, else ``path`` itself."""
+    inner = (path / name for name in names)
+    # Not Path.is_dir, which raises where this user may not look.
+    return next((folder for folder in inner if os.path.isdir(folder)), path)  # noqa: PTH112
 
 
 def check_folders(settings: Settings) -> None:
@@ -54,7 +55,7 @@ def _folders(settings: Settings) -> Iterator[tuple[Flag, Path]]:
     for flag in flags_of(type(settings)):
         path = getattr(settings, flag.field)
         if flag.about.folder and path is not None:
-            yield flag, resolve_folder(path, flag.about.subfolder) if flag.about.subfolder else path
+            yield flag, resolve_folder(path, *flag.about.subfolders)
 
 
 def _problem(flag: Flag, folder: Path, reason: str) -> Problem | None:

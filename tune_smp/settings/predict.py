@@ -39,7 +39,7 @@ class PredictSettings(Settings):
             "Folder of the images; its sub-folder images/ is used where there is one.",
             "Data",
             folder="read",
-            subfolder="images",
+            subfolders=("images",),
         ),
     ]
     images_pattern: Annotated[str, MinLen(1), About("filepattern of the image names.", "Data")] = ".*"
