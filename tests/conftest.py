@@ -1,8 +1,14 @@
-"""What all tests share: where the repository is and where the real collections may be."""
+"""What all tests share: where the repository is, where the real collections may be, a stand-in for the hub."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -26,3 +32,133 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the real collections (../shared/data) are not beside this clone")
     return folder
+
+
+COMMIT = "c0ffee" + "0" * 34  # the newest of every repository
+
+
+@dataclass
+class LocalHub:
+    """A stand-in for the Hugging Face hub on 127.0.0.1: what its client asks for, and what was asked.
+
+    As on the hub, large files lie on another host: ``localhost`` here. ``answers`` says how a method fares: a status,
+    "silent" for a connection that is taken and never answered, "login page" for what a captive network gives.
+    """
+
+    repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    requests: list[tuple[str, str, str | None]] = field(default_factory=list)
+    answers: dict[str, int | str] = field(default_factory=dict)
+    seconds: float = 0.0  # that a large file takes
+    port: int = 0
+    closing: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def asked(self, method: str) -> list[str]:
+        """The files that were asked for with this method; the client has questions of its own besides."""
+        return [path for how, path, _ in self.requests if how == method and not path.startswith("/api/")]
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        self.requests.append((request.command, request.path, request.headers["authorization"]))
+        fate = self.answers.get(request.command)
+        if fate == "silent":
+            self.closing.wait()
+            request.close_connection = True
+        elif fate == "login page":
+            send(request, 200, b"<html>", {"ETag": '"1"'})
+        elif isinstance(fate, int):
+            send(request, fate, b"", {"Retry-After": "77"} if fate == 429 else {})
+        elif request.path.startswith("/large/"):
+            time.sleep(self.seconds)
+            digest = request.path.split("/")[2].partition("?")[0]
+            content = next(c for files in self.repositories.values() for c in files.values() if sha(c) == digest)
+            send(request, 200, content, {"ETag": f'"{digest}"'})
+        else:
+            self.resolve(request)
+
+    def resolve(self, request: BaseHTTPRequestHandler) -> None:
+        repository, _, rest = request.path.removeprefix("/").partition("/resolve/")
+        revision, _, name = rest.partition("/")
+        commit = COMMIT if revision == "main" else revision
+        if repository not in self.repositories:
+            send(request, 404, b"", {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
+        elif name not in self.repositories[repository]:
+            send(request, 404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit})
+        else:
+            content = self.repositories[repository][name]
+            headers = {"X-Repo-Commit": commit, "ETag": f'"{sha(content)}"'}
+            if name.endswith(".json"):
+                send(request, 200, content, headers)
+            else:
+                linked = {"X-Linked-Etag": f'"{sha(content)}"', "X-Linked-Size": str(len(content))}
+                place = f"http://localhost:{self.port}/large/{sha(content)}?Signature=signed-by-the-hub"
+                send(request, 302, b"", {**headers, **linked, "Location": place})
+
+
+def sha(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def send(request: BaseHTTPRequestHandler, status: int, content: bytes, headers: dict[str, str]) -> None:
+    request.send_response(status)
+    for name, value in {**headers, "Content-Length": str(len(content))}.items():
+        request.send_header(name, value)
+    request.end_headers()
+    if request.command != "HEAD":
+        request.wfile.write(content)
+
+
+@pytest.fixture
+def local_hub() -> Iterator[LocalHub]:
+    """A hub of the test's own, empty and well."""
+    hub = LocalHub()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            hub.answer(self)
+
+        def do_HEAD(self) -> None:
+            hub.answer(self)
+
+        def log_message(self, *_: object) -> None:
+            """Nothing: what was asked is kept."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    hub.port = server.server_address[1]
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    yield hub
+    hub.closing.set()
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache for the hub's client in this process, and no hub: nothing listens on port 9."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_TOKEN", "")
+    use_hub("http://127.0.0.1:9", monkeypatch)
+    return tmp_path / "hub"
+
+
+def use_hub(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
+
+
+@pytest.fixture
+def hub(local_hub: LocalHub, hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> LocalHub:
+    """``local_hub``, which the client in this process asks, with an empty cache."""
+    use_hub(local_hub.url, monkeypatch)
+    return local_hub

@@ -42,24 +42,32 @@ def load(path: Path) -> dict[str, Any]:
     Raises DataError, having executed nothing, for a file that is missing, cut short, no checkpoint of tune-smp, of a
     newer format, or a pickle that holds more than numbers, text and tensors.
     """
+    return state_in(read(path), path)
+
+
+def read(path: Path) -> Any:
+    """What is in a file that torch wrote: numbers, text, tensors and containers of these, on the CPU.
+
+    Raises DataError, having executed nothing, for a file that is missing, cut short, or holds anything else.
+    """
     try:
         with warnings.catch_warnings():
             # torch warns of the pickles that it refuses a moment later.
             warnings.simplefilter("ignore")
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise _refused(path, "there is no such checkpoint", "pass the folder that a run wrote") from error
     except pickle.UnpicklingError as error:
         reason = "the file holds more than weights, so it was not opened further and nothing in it was executed"
-        fix = "pass a checkpoint of tune-smp, or an exported model/ (safetensors)"
+        fix = "pass a checkpoint.pth of tune-smp or of the original WIPP plugin, or an exported model/ (safetensors)"
         raise _refused(path, reason, fix) from error
     except Exception as error:  # the file can be anything, and so can what torch's reader makes of it
         reason = f"the file is damaged or no checkpoint ({type(error).__name__})"
         raise _refused(path, reason, "copy it again, or use an earlier checkpoint") from error
-    return _checked(content, path)
 
 
-def _checked(content: Any, path: Path) -> dict[str, Any]:
+def state_in(content: Any, path: Path) -> dict[str, Any]:
+    """The state in what ``read`` found at ``path``. Raises DataError where it is none, or of a newer format."""
     if not isinstance(content, dict) or content.get("kind") != KIND or not isinstance(content.get("state"), dict):
         raise _refused(path, "the file is no checkpoint of tune-smp", "pass the folder that a run of tune-smp wrote")
     if content.get("format") != FORMAT:

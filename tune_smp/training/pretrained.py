@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,9 @@ from torch import Tensor, nn
 
 from tune_smp.choices.architectures import ARCHITECTURES
 from tune_smp.choices.encoders import RANDOM, find_encoder
-from tune_smp.errors import DataError, Problem
-from tune_smp.training import checkpoint
-from tune_smp.training.builders import ModelShape
+from tune_smp.errors import DataError, Problem, listing
+from tune_smp.training import checkpoint, original_plugin
+from tune_smp.training.builders import ModelShape, empty_model
 
 HEAD = "segmentation_head."
 CHECKPOINT = "checkpoint.pth"
@@ -29,12 +28,27 @@ WEIGHTS = "model.safetensors"
 
 @dataclass(frozen=True)
 class EarlierRun:
-    """What an earlier run left: ``state`` is its checkpoint, None where there is only its exported model."""
+    """What an earlier run left; ``training`` is None where there is only its exported model."""
 
     path: Path
     shape: ModelShape
     weights: Mapping[str, Tensor]
-    state: Mapping[str, Any] | None = None
+    training: EarlierTraining | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class EarlierTraining:
+    """How far an earlier run came, and what its optimizer had learnt.
+
+    ``parameters`` are the names of the tensors in the order in which the optimizer numbers them, None where that is the
+    model's own order.
+    """
+
+    epochs: int
+    optimizer_name: str
+    optimizer: Mapping[str, Any]
+    parameters: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +75,12 @@ def load_earlier_run(path: Path) -> EarlierRun:
     """
     if (path / CHECKPOINT).is_file():
         return _from_checkpoint(path / CHECKPOINT)
+    if (path / original_plugin.WHOLE_MODULE).is_file() and not (path / "model").is_dir():
+        raise _refused(
+            path / original_plugin.WHOLE_MODULE,
+            "the file is a whole module, which cannot be read without running what is in it: it was not opened",
+            f"put the {CHECKPOINT} of the same run beside it, which holds the same weights",
+        )
     folder = path / "model" if (path / "model").is_dir() else path
     config = read_config(folder)
     return EarlierRun(folder, _shape_of(config, folder), _read_weights(folder))
@@ -74,18 +94,38 @@ def adopt_weights(
     ``replace_head`` keeps the model's own last layer, whatever the classes. Raises DataError where the two differ in
     anything else, naming both.
     """
-    check_fits(shape, earlier, replace_head=replace_head)
-    taken = {name: tensor for name, tensor in earlier.weights.items() if not (replace_head and name.startswith(HEAD))}
-    try:
-        with warnings.catch_warnings(action="ignore"):  # smp's, about what is told below
-            missing, unexpected = model.load_state_dict(taken, strict=False)
-    except RuntimeError as error:
-        raise _refused(earlier.path, f"the weights do not fit the model: {error}", "copy the folder again") from error
-    missing = [name for name in missing if not (replace_head and name.startswith(HEAD))]
-    if missing or unexpected:
-        differing = f"{len(missing)} weights are missing and {len(unexpected)} are not of this model"
-        raise _refused(earlier.path, differing, "copy the folder again")
-    return (f"a new last layer for {shape.classes} classes takes the place of the earlier one",) if replace_head else ()
+    check_fits(shape, earlier, model, replace_head=replace_head)
+    own_head = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(HEAD)}
+    model.load_state_dict({**earlier.weights, **(own_head if replace_head else {})})
+    new_head = f"a new last layer for {shape.classes} classes takes the place of the earlier one"
+    return (*earlier.notes, new_head) if replace_head else earlier.notes
+
+
+def optimizer_state(model: nn.Module, training: EarlierTraining) -> Mapping[str, Any] | None:
+    """What the earlier run's optimizer had learnt, for an optimizer of all parameters of this model, in their order.
+
+    None where it does not fit.
+    """
+    if training.parameters is None:
+        return training.optimizer
+    numbers = {name: number for number, name in enumerate(training.parameters)}
+    learnt = training.optimizer.get("state")
+    if not isinstance(learnt, Mapping) or learnt.keys() - set(numbers.values()):
+        return None
+    state = {}
+    for number, (name, parameter) in enumerate(model.named_parameters()):
+        values = learnt.get(numbers.get(name), {})
+        if any(
+            isinstance(value, list) or _shape_of_value(value) not in ((), parameter.shape) for value in values.values()
+        ):
+            return None  # LBFGS remembers all parameters in one row
+        if values:
+            state[number] = values
+    return {"state": state}
+
+
+def _shape_of_value(value: Any) -> tuple[int, ...]:
+    return tuple(value.shape) if isinstance(value, Tensor) else ()
 
 
 def load_exported(folder: Path) -> nn.Module:
@@ -126,11 +166,24 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def _from_checkpoint(path: Path) -> EarlierRun:
-    state = checkpoint.load(path)
+    content = checkpoint.read(path)
+    if original_plugin.wrote(content):
+        return _from_original_plugin(original_plugin.read(content, path), path)
+    state = checkpoint.state_in(content, path)
     try:
-        return EarlierRun(path, ModelShape.from_json(state["shape"]), state["model"], state)
+        training = EarlierTraining(state["epoch"], state["optimizer_name"], state["optimizer"])
+        return EarlierRun(path, ModelShape.from_json(state["shape"]), state["model"], training)
     except (KeyError, TypeError, ValueError) as error:
         raise _refused(path, f"the checkpoint lacks something: {error!r}", "use the version that wrote it") from error
+
+
+def _from_original_plugin(old: original_plugin.OldCheckpoint, path: Path) -> EarlierRun:
+    training = EarlierTraining(old.epochs, old.optimizer_name, old.optimizer, old.parameters)
+    note = (
+        f"{path} is of the original WIPP plugin, which normalised pixels by their surroundings: "
+        "--normalization zscore comes nearest"
+    )
+    return EarlierRun(path, old.shape, old.weights, training, notes=(note,))
 
 
 def _shape_of(config: Mapping[str, Any], folder: Path) -> ModelShape:
@@ -155,8 +208,11 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
         raise _refused(path, f"the weights are damaged: {error}", "copy the file again") from error
 
 
-def check_fits(wanted: ModelShape, earlier: EarlierRun, *, replace_head: bool) -> None:
-    """Raises DataError, naming both, where the earlier model cannot be gone on from."""
+def check_fits(wanted: ModelShape, earlier: EarlierRun, model: nn.Module | None = None, *, replace_head: bool) -> None:
+    """Raises DataError, naming both, where the earlier model cannot be gone on from.
+
+    ``model`` is the one to go on with; without it, an empty one of the wanted shape is looked at.
+    """
     found = earlier.shape
     if (wanted.architecture, wanted.encoder, wanted.channels) != (found.architecture, found.encoder, found.channels):
         fix = (
@@ -166,8 +222,29 @@ def check_fits(wanted: ModelShape, earlier: EarlierRun, *, replace_head: bool) -
     elif wanted.classes != found.classes and not replace_head:
         fix = "pass --replaceHead to keep everything but the last layer, or use labels of the same classes"
     else:
-        return
+        return _check_tensors(model or empty_model(wanted), earlier, replace_head=replace_head)
     raise _refused(earlier.path, f"the earlier model is {found}; this run needs {wanted}", fix)
+
+
+def _check_tensors(model: nn.Module, earlier: EarlierRun, *, replace_head: bool) -> None:
+    """Raises DataError where the earlier model lacks a tensor, has another one, or one of another shape."""
+    wanted, found = (
+        {name: tuple(tensor.shape) for name, tensor in tensors.items() if not (replace_head and name.startswith(HEAD))}
+        for tensors in (model.state_dict(), earlier.weights)
+    )
+    missing = [name for name in wanted if name not in found]
+    strange = [name for name in found if name not in wanted]
+    other = [
+        f"{name} {found[name]} for {wanted[name]}" for name in wanted if found.get(name, wanted[name]) != wanted[name]
+    ]
+    differing = [
+        f"{len(names)} weights {what} ({listing(names, limit=3)})"
+        for names, what in ((missing, "are missing"), (strange, "are not of this model"), (other, "have other shapes"))
+        if names
+    ]
+    if differing:
+        fix = "copy the folder again; if it is whole, leave --pretrainedModel out"
+        raise _refused(earlier.path, f"of {earlier.shape}, {'; '.join(differing)}", fix)
 
 
 def _refused(path: Path, problem: str, fix: str) -> DataError:

@@ -27,7 +27,7 @@ from tune_smp.training.memory import keep_freed_memory
 from tune_smp.training.metrics import COUNTS_PER_CLASS, Metrics, count_pixels, metrics_from_counts
 from tune_smp.training.optimizers import build_optimizer, learning_rate, load_optimizer_state, set_learning_rate
 from tune_smp.training.precision import choose_device, choose_precision, use_fast_kernels
-from tune_smp.training.pretrained import adopt_weights, load_earlier_run
+from tune_smp.training.pretrained import adopt_weights, load_earlier_run, optimizer_state
 from tune_smp.training.seeding import seeded
 from tune_smp.training.step import Tiles, TrainingStep
 
@@ -248,13 +248,15 @@ class TrainingRun:
         earlier = load_earlier_run(self.settings.pretrained_model)
         replace_head = self.settings.replace_head
         self._notes += adopt_weights(self.model, self.shape, earlier, replace_head=replace_head)
-        if earlier.state is None:
+        if earlier.training is None:
             return
-        self.epoch = self.epochs_before = earlier.state["epoch"]
-        if replace_head or earlier.state["optimizer_name"] != self.settings.optimizer_name:
+        self.epoch = self.epochs_before = earlier.training.epochs
+        same = not replace_head and earlier.training.optimizer_name == self.settings.optimizer_name
+        learnt = optimizer_state(self.model, earlier.training) if same else None
+        if learnt is None:
             self._notes += (f"{self.settings.optimizer_name} starts anew: the earlier run's state does not fit it",)
         else:
-            load_optimizer_state(self.step.optimizer, earlier.state["optimizer"])
+            load_optimizer_state(self.step.optimizer, learnt)
 
     def _new_model(self, *, load_weights: bool) -> nn.Module:
         with seeded(self.settings.seed, 0, self.device):

@@ -2,88 +2,122 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
-import huggingface_hub
 import segmentation_models_pytorch as smp
 import timm
 from huggingface_hub import constants
 from safetensors import SafetensorError
 
-from tune_smp.choices.encoders import Encoder
-from tune_smp.errors import DataError, Problem, ResourceError
+from tune_smp.choices.encoders import RANDOM, Encoder
+from tune_smp.errors import DataError, Problem, ResourceError, listing
+from tune_smp.training import hub
+from tune_smp.training.hub import HubFiles, Refusal
 
 Built = TypeVar("Built")
 
-PROBE_SECONDS = 5.0
+CONFIG, SAFE, PICKLED = "config.json", "model.safetensors", "pytorch_model.bin"
 
 
-def fetch_weights(encoder: Encoder, weights: str) -> None:
-    """Put these weights into the cache, if they are not there. Raises ResourceError within seconds where it cannot."""
+@dataclass(frozen=True, slots=True)
+class WeightSet:
+    """The pretrained weights of one encoder that go by this word."""
 
-    def load() -> object:
-        if encoder.through_timm:
-            return timm.create_model(encoder.smp_name.removeprefix("tu-"), pretrained=True)
-        return smp.encoders.get_encoder(encoder.smp_name, weights=weights)
+    encoder: Encoder
+    weights: str
 
-    with_weights(load, encoder, weights)
+    def __str__(self) -> str:
+        return f"{self.encoder.family},{self.encoder.name},{self.weights}"
+
+    def files(self) -> HubFiles:
+        """What smp or timm will ask the hub's client for, without building a model.
+
+        Raises ResourceError where there is nothing on the hub.
+        """
+        if not self.encoder.through_timm:
+            settings = smp.encoders.encoders[self.encoder.smp_name]["pretrained_settings"][self.weights]
+            return HubFiles(settings["repo_id"], settings["revision"], ((SAFE,), (CONFIG,)))
+        known = timm.models.get_pretrained_cfg(self.encoder.smp_name.removeprefix("tu-"))
+        if known is None or not known.hf_hub_id:
+            raise ResourceError(_not_had([self], Refusal("timm knows no repository that has them")))
+        repository, _, revision = known.hf_hub_id.partition("@")
+        # timm prefers a safetensors file, and reads the other kind without executing anything.
+        names = (known.hf_hub_filename,) if known.hf_hub_filename else (SAFE, PICKLED)
+        return HubFiles(repository, revision or None, (names,))
+
+    def is_cached(self) -> bool:
+        """Whether they load without a network."""
+        return self.files().are_cached()
+
+
+Announce = Callable[[WeightSet, int | None], object]
+
+
+def fetch_weights(wanted: Sequence[WeightSet], announce: Announce = lambda *_: None) -> None:
+    """Put these weights into the cache, where they are not there yet.
+
+    ``announce`` is told each set, and its bytes where the hub says so, before it is fetched. Raises ResourceError with
+    all that could not be had: what could is in the cache then. A hub that does not answer is not asked again.
+    """
+    refused: dict[Refusal, list[WeightSet]] = {}
+    hopeless: Refusal | None = None
+    for one in dict.fromkeys(wanted):
+        files = one.files()
+        if files.are_cached():
+            continue
+        refusal = hopeless or hub.fetch(files, partial(announce, one))
+        if refusal is not None:
+            refused.setdefault(refusal, []).append(one)
+            hopeless = refusal if refusal.for_all else None
+    if refused:
+        raise ResourceError(_not_had(sets, refusal) for refusal, sets in refused.items())
 
 
 def with_weights(build: Callable[[], Built], encoder: Encoder, weights: str) -> Built:
-    """Run ``build``, which loads these weights through smp or timm.
+    """Run ``build``, which loads these weights through smp or timm, with the network shut: they are fetched before.
 
-    First without any network: what is cached needs none, and the hub's client would retry for 25 to 49 s before it said
-    that there is none. Only then from the hub, if it answers. Raises ResourceError; DataError where what is cached is
-    damaged.
+    Raises ResourceError where they cannot be had; DataError where what is cached is damaged.
     """
+    wanted = WeightSet(encoder, weights)
+    fetch_weights([wanted])
     try:
-        with _cache_only():
+        with hub.cache_only():
             return build()
-    except SafetensorError as error:
-        fix = "remove the folder of these weights from the cache, and they are fetched again"
-        problem = f"the cached weights {weights!r} of {encoder.name} are damaged: {error}"
-        raise DataError(Problem(problem, constants.HF_HUB_CACHE, fix)) from error
-    except OSError as error:  # of the client: LocalEntryNotFoundError, OfflineModeIsEnabled
-        not_cached = error
-    silence = _why_the_hub_is_silent()
-    if silence:
-        raise _unreachable(encoder, weights, silence) from not_cached
-    try:
-        return build()
-    except Exception as error:  # timm, safetensors, and the client's network library raise their own kinds
-        raise _unreachable(encoder, weights, f"{type(error).__name__}: {error}") from error
+    except (SafetensorError, OSError) as error:
+        raise _damaged(wanted, error) from error
+    except RuntimeError as error:
+        if "state_dict" not in str(error):
+            raise
+        raise _damaged(wanted, error) from error
 
 
-@contextlib.contextmanager
-def _cache_only() -> Iterator[None]:
-    # The environment variable HF_HUB_OFFLINE is read once, at import; the client asks this constant at every call.
-    before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
+def _damaged(wanted: WeightSet, error: Exception) -> DataError:
+    folder = Path(constants.HF_HUB_CACHE) / f"models--{wanted.files().repository.replace('/', '--')}"
+    first_line = str(error).partition("\n")[0]
+    problem = f"the cached weights {wanted.weights!r} of {wanted.encoder.name} are damaged: {first_line}"
+    return DataError(Problem(problem, str(folder), "remove the folder, and they are fetched again"))
 
 
-def _why_the_hub_is_silent() -> str | None:
-    """None where the hub answers one request, else what went wrong. Goes through proxies as the client does."""
-    try:
-        response = huggingface_hub.get_session().head(constants.ENDPOINT, timeout=PROBE_SECONDS)
-    except Exception as error:  # noqa: BLE001 - whichever network library the client is built on
-        return str(error) or type(error).__name__
-    return f"it answers {response.status_code}" if response.status_code >= 500 else None
-
-
-def _unreachable(encoder: Encoder, weights: str, reason: str) -> ResourceError:
-    choice = f"{encoder.family},{encoder.name}"
-    return ResourceError(
-        Problem(
-            f"the weights {weights!r} of {encoder.name} are in no cache ({constants.HF_HUB_CACHE}), and "
-            f"{constants.ENDPOINT} did not give them: {reason}",
-            f'--encoderBaseVariantWeights "{choice},{weights}"',
-            f'where there is a network: tune-smp fetch-weights "{choice},{weights}", then copy the cache and name its '
-            f'folder by HF_HOME; or train from random weights: "{choice},random"',
-        )
+def _not_had(sets: Sequence[WeightSet], refusal: Refusal) -> Problem:
+    if refusal.of_the_cache:
+        fix = "free some space or open the folder to this user; or name another one by HF_HOME"
+        return Problem(f"the cache of weights cannot be written: {refusal.reason}", constants.HF_HUB_CACHE, fix)
+    words = [f'"{one}"' for one in sets]
+    count = "the weights" if len(sets) == 1 else f"{len(sets)} sets of weights"
+    first = sets[0].encoder
+    return Problem(
+        f"{count} {listing(words)} are in no cache ({constants.HF_HUB_CACHE}), and {hub.endpoint()} did not give "
+        f"them: {refusal.reason}",
+        "--encoderBaseVariantWeights",
+        f"where there is a network: tune-smp fetch-weights {_as_typed(sets)}, then copy the cache and name its folder "
+        f'by HF_HOME; or train from random weights: "{first.family},{first.name},{RANDOM}"',
     )
+
+
+def _as_typed(sets: Sequence[WeightSet]) -> str:
+    return shlex.join(map(str, sets)) if len(sets) <= 3 else "with the same words"

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from tune_smp.choices.architectures import ARCHITECTURES
-from tune_smp.choices.encoders import ENCODERS, RANDOM, partner_encoders
+from tune_smp.choices.encoders import ENCODERS, RANDOM, Encoder, partner_encoders
 from tune_smp.data.store import ImageStore
 from tune_smp.errors import SettingsError
 from tune_smp.search.space_file import read_space
 from tune_smp.settings.encoder_choice import choice_problems, chosen_encoder, spelled, split_choice
 from tune_smp.settings.run import RunSettings
 from tune_smp.workflows.preparation import console, tell
+
+if TYPE_CHECKING:
+    from tune_smp.training.weights import WeightSet
 
 AnyRunSettings = TypeVar("AnyRunSettings", bound=RunSettings)
 
@@ -41,23 +44,55 @@ def fetch_weights(wanted: Sequence[str]) -> None:
 
     Each word is an encoder as ``Family,variant,weights``, an architecture (all encoders that it takes, each with its
     first weights), or a search space by name or path. Raises SettingsError where a word is none of these, ResourceError
-    where the weights cannot be had.
+    with all weights that cannot be had: the others are in the cache then.
     """
     choices = list(dict.fromkeys(choice for word in wanted for choice in _encoder_choices(word)))
     problems = [problem for choice in choices for problem in choice_problems(choice)]
     if problems:
         raise SettingsError(problems)
+    for choice in choices:
+        if _weights_word(choice) == RANDOM:
+            console.print(f"nothing to fetch: {choice}")
+    named = [choice for choice in choices if _weights_word(choice) != RANDOM]
+    if not named:
+        return
+    from tune_smp.training.weights import WeightSet  # noqa: PLC0415  imports torch
+
+    missing = []
+    for choice in named:
+        one = WeightSet(_encoder(choice), _weights_word(choice))
+        if one.is_cached():
+            console.print(f"in the cache: {choice}")
+        else:
+            missing.append(one)
+    _fetch(missing)
+    if missing:
+        console.print(f"{len(missing)} sets of weights fetched into the cache, {len(named)} of those named are there")
+
+
+def _fetch(missing: Sequence[WeightSet]) -> None:
+    """Fetch what is missing, a line for each before it is fetched."""
     from tune_smp.training import weights  # noqa: PLC0415  imports torch
 
-    for choice in choices:
-        encoder, words = chosen_encoder(choice), split_choice(choice)
-        assert encoder is not None  # noqa: S101 - no problem above
-        assert words is not None  # noqa: S101 - no problem above
-        if words.weights == RANDOM:
-            console.print(f"nothing to fetch: {choice}")
-        else:
-            weights.fetch_weights(encoder, words.weights)
-            console.print(f"in the cache: {choice}")
+    numbers = {one: number for number, one in enumerate(missing, start=1)}
+
+    def announce(one: WeightSet, size: int | None) -> None:
+        megabytes = "" if size is None else f" ({size / 1e6:.1f} MB)"
+        console.print(f"fetching {one}{megabytes}, {numbers[one]} of {len(missing)}")
+
+    weights.fetch_weights(missing, announce)
+
+
+def _encoder(choice: str) -> Encoder:
+    encoder = chosen_encoder(choice)
+    assert encoder is not None  # noqa: S101 - looked at before
+    return encoder
+
+
+def _weights_word(choice: str) -> str:
+    words = split_choice(choice)
+    assert words is not None  # noqa: S101 - looked at before
+    return words.weights
 
 
 def _encoder_choices(word: str) -> Sequence[str]:
@@ -69,19 +104,16 @@ def _encoder_choices(word: str) -> Sequence[str]:
 
 
 def fetch_encoder_weights(trials: Iterable[RunSettings]) -> None:
-    """Bring the weights into the cache, each once, or say that they cannot be had, before Ray starts."""
-    wanted = {
-        (settings.encoder.name, settings.encoder_weights): settings
-        for settings in trials
-        if settings.encoder_weights is not None and settings.pretrained_model is None
-    }
-    if not wanted:
+    """Bring the weights into the cache, each once, or say which cannot be had, before Ray starts."""
+    named = [
+        settings for settings in trials if settings.encoder_weights is not None and settings.pretrained_model is None
+    ]
+    if not named:
         return
-    from tune_smp.training.weights import fetch_weights  # noqa: PLC0415  imports torch
+    from tune_smp.training.weights import WeightSet  # noqa: PLC0415  imports torch
 
-    for settings in wanted.values():
-        assert settings.encoder_weights is not None  # noqa: S101 - the filter above
-        fetch_weights(settings.encoder, settings.encoder_weights)
+    sets = dict.fromkeys(WeightSet(settings.encoder, settings.encoder_weights or RANDOM) for settings in named)
+    _fetch([one for one in sets if not one.is_cached()])
 
 
 def check_pretrained(settings: RunSettings, store: ImageStore) -> None:
