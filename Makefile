@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 
-.PHONY: install check test test-slow demo bench bench-search manifests clean
+.PHONY: install check test test-slow test-catalogue demo bench bench-search manifests clean
 
 install: $(VENV)/.installed
 
@@ -19,10 +19,13 @@ check: install
 	$(BIN)/mypy
 
 test: install
-	$(BIN)/pytest -m 'not slow and not gpu'
+	$(BIN)/pytest -m 'not slow and not gpu and not catalogue'
 
 test-slow: install
 	$(BIN)/pytest -m slow
+
+test-catalogue: install
+	$(BIN)/pytest -m catalogue
 
 demo: install
 	$(BIN)/tune-smp demo --outputDir $(DEMO)

@@ -117,7 +117,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"tune-smp {__version__}\n"
 
 
-@pytest.mark.parametrize("subject", list(CATALOGUE))
+@pytest.mark.parametrize("subject", [subject for subject in CATALOGUE if subject != "encoders"])
 def test_show(subject: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", subject, "--json"]) == 0
     records = json.loads(capsys.readouterr().out)
@@ -126,6 +126,43 @@ def test_show(subject: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert set(head.split()) == set(records[0])
     assert len(rows) == len(records)
     assert all(record["name"] in row for record, row in zip(records, rows, strict=True))
+
+
+def test_show_encoders(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "encoders", "--json"]) == 0
+    records = json.loads(capsys.readouterr().out)
+    assert main(["show", "encoders"]) == 0
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert head.split() == ["family,variant", "M", "stride", "px", "weights", "not_with"]
+    assert len(rows[: rows.index("")]) == len(records)
+    for record, row in zip(records, rows, strict=False):
+        assert row.split()[0] == f"{record['family']},{record['name']}"
+        assert f" {record['smp_name']} " in row or record["smp_name"] == record["name"]
+        assert ", ".join(record["weights"]) in row
+        assert row.endswith(", ".join(record["not_with"]) or "-")
+    # One line each for programs; what a word of the table means stands below it.
+    assert all(word in "\n".join(rows[rows.index("") :]) for word in head.split()[1:4])
+
+
+def test_show_one_family(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "encoders", "vgg", "--json"]) == 0
+    records = json.loads(capsys.readouterr().out)
+    assert len(records) == 8
+    assert {record["family"] for record in records} == {"VGG"}
+    assert main(["show", "encoders", "ResNot"]) == 2
+    err = capsys.readouterr().err
+    assert "there is no family 'ResNot' of encoders" in err
+    assert "did you mean 'ResNet'? one of: ResNet, ResNeXt" in err
+
+
+@pytest.mark.parametrize("subject", [*CATALOGUE, "spaces"])
+@pytest.mark.parametrize("columns", [104, 120])
+def test_tables_fit_a_terminal(
+    subject: str, columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main(["show", subject]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= columns
 
 
 def test_how_endings_become_exit_codes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,6 @@ import os
 import shutil
 import signal
 import sys
-import textwrap
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,9 +32,6 @@ AnySettings = TypeVar("AnySettings", bound="Settings")
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 DEFAULT_LOG_LEVEL = "WARNING"
-LAST_COLUMNS = ("summary", "description", "weights", "searches", "not_with", "values")
-FOLD_WIDTH = 40
-"""Columns that the last one of a table has at least, however narrow the terminal."""
 INTERRUPTED = 130
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 UNEXPECTED = 1
@@ -292,25 +288,40 @@ def _existing_folder(command: str, words: Sequence[str], fix: str) -> Path:
 
 
 def _show(arguments: Sequence[str]) -> None:
-    from tune_smp.choices.catalogue import CATALOGUE  # noqa: PLC0415 - imported when asked for
+    from tune_smp.choices import catalogue  # noqa: PLC0415 - imported when asked for
 
-    subjects = [*CATALOGUE, "spaces"]
+    subjects = [*catalogue.CATALOGUE, "spaces"]
     if _asks_for_help(arguments):
-        usage = f"usage: tune-smp show {'|'.join(subjects)} [--json]\n       tune-smp show spaces NAME [--json]\n"
-        sys.stdout.write(f"{usage}\nWhat can be chosen.\n")
+        subject = "|".join(subjects)
+        own = [f"show {words} [--json]" for words in (subject, "encoders FAMILY", "spaces NAME")]
+        usage = "\n       ".join(f"tune-smp {words}" for words in own)
+        sys.stdout.write(f"usage: {usage}\n\nWhat can be chosen. Tables are folded to the terminal, or to COLUMNS.\n")
         return
     words = [word for word in arguments if word != "--json"]
+    above, below = "", ""
     if words[:1] == ["spaces"]:
-        description, records = _space_records(words[1:])
-        if description and "--json" not in arguments:
-            sys.stdout.write(f"{description}\n\n")
+        above, records = _space_records(words[1:])
+    elif words[:1] == ["encoders"]:
+        family = _only_word("show encoders", words[1:], "FAMILY", legal_flag="--json") if words[1:] else None
+        records, below = catalogue.encoder_records(family), catalogue.ENCODERS_EXPLAINED
     else:
         subject = _only_word("show", arguments, "|".join(subjects), legal_flag="--json")
-        if subject not in CATALOGUE:
+        if subject not in catalogue.CATALOGUE:
             fix = f"{nearest(subject, subjects)}one of: {', '.join(subjects)}"
             raise SettingsError(Problem(f"there are no {subject!r} to show", fix=fix))
-        records = CATALOGUE[subject]()
-    sys.stdout.write(json.dumps(records, indent=2) + "\n" if "--json" in arguments else _table(records))
+        records = catalogue.CATALOGUE[subject]()
+    if "--json" in arguments:
+        sys.stdout.write(json.dumps(records, indent=2) + "\n")
+        return
+    table = _table(catalogue.encoders_at_a_glance(records) if words[0] == "encoders" else records)
+    sys.stdout.write("\n".join(part for part in (above and f"{above}\n", table, below and f"{below}\n") if part))
+
+
+def _table(records: Sequence[Mapping[str, Any]]) -> str:
+    from tune_smp.choices.columns import as_table  # noqa: PLC0415 - imported when asked for
+
+    folds = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return as_table(records, width=shutil.get_terminal_size().columns if folds else None)
 
 
 def _space_records(words: Sequence[str]) -> tuple[str, Sequence[Mapping[str, Any]]]:
@@ -349,29 +360,6 @@ def _only_word(command: str, arguments: Sequence[str], name: str, *, legal_flag:
         problem = f"tune-smp {command} takes one {name}, and {legal_flag}; got {got}"
         raise SettingsError(Problem(problem, fix=f"tune-smp {command} {name}"))
     return words[0]
-
-
-def _table(records: Sequence[Mapping[str, Any]]) -> str:
-    """Records in columns; the longest texts, summaries and lists, stand last, and are folded to fit a terminal."""
-    names = sorted(records[0], key=lambda name: name in LAST_COLUMNS)
-    rows = [names, *([_cell(record[name]) for name in names] for record in records)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(names))]
-    start = sum(widths[:-1]) + 2 * (len(names) - 1)
-    width = max(FOLD_WIDTH, shutil.get_terminal_size().columns - start) if sys.stdout.isatty() else max(widths)
-    lines = []
-    for row in rows:
-        first, *more = textwrap.wrap(row[-1], width, break_long_words=False, break_on_hyphens=False) or [""]
-        cells = [cell.ljust(size) for cell, size in zip(row[:-1], widths[:-1], strict=True)]
-        lines += ["  ".join([*cells, first]).rstrip(), *(" " * start + rest for rest in more)]
-    return "\n".join(lines) + "\n"
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "-"
-    if isinstance(value, list):
-        return ", ".join(map(str, value)) or "-"
-    return "-" if value is None else str(value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,9 @@ def test_the_catalogue_tells_what_does_not_go_together() -> None:
     assert encoders["vgg16"]["not_with"] == ["PAN", "DeepLabV3", "DeepLabV3Plus", "DPT"]
     assert encoders["tu-test_efficientnet"]["not_with"] == []
     assert encoders["tu-test_efficientnet"]["weights"] == ["random"]
+    assert encoders["resnet18"]["output_strides"] == [8, 16, 32]
+    assert encoders["vgg16"]["output_strides"] == [32]
+    assert encoders["resnext101_32x48d"]["million_parameters"] == 835.4
 
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=str)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 from tune_smp.choices.architectures import ARCHITECTURES
 from tune_smp.choices.augmentations import AUGMENTATIONS
-from tune_smp.choices.encoders import ENCODERS, partner_architectures, partner_encoders
+from tune_smp.choices.columns import NO_BREAK
+from tune_smp.choices.encoders import ENCODERS, RANDOM, Encoder, partner_architectures, partner_encoders
 from tune_smp.choices.losses import LOSSES
 from tune_smp.choices.metrics import METRICS
 from tune_smp.choices.normalizations import NORMALIZATIONS
 from tune_smp.choices.optimizers import OPTIMIZERS
 from tune_smp.choices.schedules import SCHEDULES
+from tune_smp.errors import Problem, SettingsError, nearest
 
 Record = dict[str, Any]
 
@@ -40,13 +42,55 @@ def _architectures() -> list[Record]:
     return records
 
 
-def _encoders() -> list[Record]:
-    records = []
-    for row in ENCODERS.values():
-        partners = partner_architectures(row)
-        not_with = [name for name in ARCHITECTURES if name not in partners]
-        records.append(_record(row) | {"weights": [*row.weights, "random"], "not_with": not_with})
-    return records
+def encoder_records(family: str | None = None) -> list[Record]:
+    """Of all encoders, or of one family; the case of its letters does not matter.
+
+    Raises SettingsError where there is no such family.
+    """
+    families = list(dict.fromkeys(row.family for row in ENCODERS.values()))
+    if family is not None and family.casefold() not in map(str.casefold, families):
+        fix = f"{nearest(family, families)}one of: {', '.join(families)}"
+        raise SettingsError(Problem(f"there is no family {family!r} of encoders", fix=fix))
+    return [_encoder(row) for row in ENCODERS.values() if family is None or row.family.casefold() == family.casefold()]
+
+
+def _encoder(row: Encoder) -> Record:
+    partners = partner_architectures(row)
+    return _record(row) | {
+        "weights": [*row.weights, RANDOM],
+        "output_strides": list(row.output_strides),
+        "million_parameters": round(row.unet_parameters / 1e6, 1),
+        "not_with": [name for name in ARCHITECTURES if name not in partners],
+    }
+
+
+ENCODERS_EXPLAINED = """\
+= X     the name of today of an old encoder; it is taken too
+M       million parameters of a Unet with it, 3 channels in, 1 out (of a DPT where only that takes it)
+stride  px of the image per pixel of its last features; PAN and DeepLab ask for less than 32
+px      the only tile size that it takes; where there is none, tune-smp show architectures
+random  every encoder can start from random weights"""
+
+
+def encoders_at_a_glance(records: Sequence[Record]) -> list[Record]:
+    """The records of encoders, short enough for a terminal of 100 columns; the first column is the beginning of
+    ``--encoderBaseVariantWeights``."""
+    return [
+        {
+            "family,variant": f"{record['family']},{record['name']}"
+            + (f" ={NO_BREAK}{record['smp_name']}" if record["smp_name"] != record["name"] else ""),
+            "M": record["million_parameters"],
+            "stride": "-".join(str(stride) for stride in _ends(record["output_strides"])),
+            "px": record["tile_size"],
+            "weights": record["weights"],
+            "not_with": record["not_with"],
+        }
+        for record in records
+    ]
+
+
+def _ends(strides: Sequence[int]) -> Sequence[int]:
+    return strides if len(strides) == 1 else (strides[0], strides[-1])
 
 
 def _rows(table: Mapping[str, Any]) -> Callable[[], list[Record]]:
@@ -60,7 +104,7 @@ def _records(rows: Iterable[Any]) -> list[Record]:
 CATALOGUE: Mapping[str, Callable[[], list[Record]]] = MappingProxyType(
     {
         "architectures": _architectures,
-        "encoders": _encoders,
+        "encoders": encoder_records,
         "losses": _rows(LOSSES),
         "metrics": _rows(METRICS),
         "optimizers": _rows(OPTIMIZERS),

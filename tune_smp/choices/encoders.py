@@ -12,6 +12,9 @@ from tune_smp.choices.encoder_table import TABLE
 RANDOM = "random"
 """The word for no pretrained weights; every encoder has it."""
 
+PATCH_SIZE = 16
+"""Height and width (px) of what a plain vision transformer sees as one: with 14, smp's DPT does not fit together."""
+
 
 @dataclass(frozen=True, slots=True)
 class Encoder:
@@ -36,6 +39,13 @@ class Encoder:
     def through_timm(self) -> bool:
         """Built by smp's universal timm encoder."""
         return self.smp_name.startswith("tu-")
+
+    @property
+    def output_strides(self) -> tuple[int, ...]:
+        """By how much (px per feature) its last features can be coarser than the image."""
+        if not self.has_pyramid:
+            return (PATCH_SIZE,)
+        return (8, 16, 32) if self.can_dilate else (32,)
 
 
 @dataclass(frozen=True, slots=True)
