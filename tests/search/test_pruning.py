@@ -196,6 +196,8 @@ class Told:
 
     def requeued(self, number: int) -> None: ...
 
+    def stopping(self) -> None: ...
+
     def trial_ended(self, record: TrialRecord, traceback: str) -> None:
         self.ended.append(record)
 
