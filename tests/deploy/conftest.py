@@ -74,7 +74,7 @@ class Container:
             text=True,
         )
 
-    def run(self, *words: str, timeout: float = 120, **options: str | None) -> subprocess.CompletedProcess[str]:
+    def run(self, *words: str, timeout: float = 240, **options: str | None) -> subprocess.CompletedProcess[str]:
         """Start, and wait for the end."""
         process = self.start(*words, **options)  # type: ignore[arg-type]
         try:
@@ -89,6 +89,7 @@ class Container:
 def nuclei(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six small synthetic images with labels, that everybody may read."""
     folder = tmp_path_factory.mktemp("nuclei")
+    folder.chmod(0o755)
     write_nuclei(folder, count=6, size=[(96, 96)], seed=3)
     return folder
 
