@@ -72,7 +72,7 @@ px      the only tile size that it takes; where there is none, tune-smp show arc
 random  every encoder can start from random weights"""
 
 
-def encoders_at_a_glance(records: Sequence[Record]) -> list[Record]:
+def encoders_at_a_glance(records: Sequence[Mapping[str, Any]]) -> list[Record]:
     """The records of encoders, short enough for a terminal of 100 columns; the first column is the beginning of
     ``--encoderBaseVariantWeights``."""
     return [
