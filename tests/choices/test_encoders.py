@@ -63,6 +63,23 @@ def test_rows(encoder: Encoder) -> None:
         assert not any(encoder.tile_size % divisor for divisor in divisors)
 
 
+@pytest.mark.parametrize("encoder", [row for row in ENCODERS.values() if row.weights], ids=lambda row: row.name)
+def test_the_weights_are_known_to_those_who_fetch_them(encoder: Encoder) -> None:
+    import segmentation_models_pytorch as smp
+    import timm
+
+    if not encoder.through_timm:
+        repositories = smp.encoders.encoders[encoder.smp_name]["pretrained_settings"]
+        assert all(repositories[word]["repo_id"] and repositories[word]["revision"] for word in encoder.weights)
+        return
+    assert len(encoder.weights) == 1, "timm takes its first set, whatever the word"
+    weights = timm.get_pretrained_cfg(encoder.smp_name.removeprefix("tu-"))
+    assert "/" in weights.hf_hub_id
+    assert ("imagenet" in encoder.weights) == ("in1k" in weights.tag)
+    if encoder.tile_size is not None:
+        assert weights.input_size == (3, encoder.tile_size, encoder.tile_size)
+
+
 @pytest.mark.parametrize("encoder", ENCODERS.values(), ids=lambda row: row.name)
 def test_found_by_either_name(encoder: Encoder) -> None:
     assert find_encoder(encoder.name) is encoder
@@ -87,9 +104,13 @@ def test_pairs_by_family() -> None:
         assert refusing(name) == dilating | {"DPT"}
     assert refusing("mit_b0") == {"UnetPlusPlus", "Linknet", "DPT"}
     assert refusing("resnet34") == refusing("mobileone_s0") == {"DPT"}
-    assert refusing("tu-swin_tiny_patch4_window7_224") == dilating
-    assert refusing("tu-vit_tiny_patch16_224") == set(ARCHITECTURES) - {"DPT"}
-    assert refusing("tu-convnext_atto") == refusing("timm-resnest14d") == refusing("tu-test_efficientnet") == set()
+    for name in ("swin_tiny_patch4_window7_224", "maxvit_tiny_tf_512", "pvt_v2_b2", "hrnet_w18", "sam2_hiera_tiny"):
+        assert refusing(f"tu-{name}") == dilating
+    for name in ("tu-vit_tiny_patch16_224", "tu-vit_small_patch16_dinov3"):
+        assert refusing(name) == set(ARCHITECTURES) - {"DPT"}
+    for name in ("tu-convnext_atto", "tu-convnextv2_tiny", "tu-mobilenetv4_hybrid_medium", "timm-resnest14d"):
+        assert refusing(name) == set()
+    assert refusing("tu-test_efficientnet") == set()
 
 
 def test_partners_mirror_each_other() -> None:

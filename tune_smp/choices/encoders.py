@@ -48,38 +48,25 @@ class Encoder:
         return (8, 16, 32) if self.can_dilate else (32,)
 
 
-@dataclass(frozen=True, slots=True)
-class _Family:
-    """What the encoders of a family have in common, where it differs from the usual."""
-
-    can_dilate: bool = True
-    has_pyramid: bool = True
-    tile_size: int | None = None
-
-
-_USUAL = _Family()
-_UNUSUAL = {
-    "DenseNet": _Family(can_dilate=False),
-    "Inception": _Family(can_dilate=False),
-    "VGG": _Family(can_dilate=False),
-    "Swin": _Family(can_dilate=False, tile_size=224),
-    "ViT": _Family(can_dilate=False, has_pyramid=False, tile_size=224),
-}
+# Families whose networks cannot keep their last features finer than 32 px, and those that give one scale only.
+_NOT_DILATED = frozenset(
+    {"DenseNet", "Inception", "VGG", "Swin", "MaxViT", "PVT", "HRNet", "CAFormer", "HGNet", "SAM2", "ViT"}
+)
+_WITHOUT_PYRAMID = frozenset({"ViT"})
 
 
 def _encoders() -> Iterator[Encoder]:
     for line in TABLE.splitlines()[1:]:
-        family, name, parameters, weights, *smp_name = line.split()
-        shared = _UNUSUAL.get(family, _USUAL)
+        family, name, parameters, tile_size, weights, *smp_name = line.split()
         yield Encoder(
             family=family,
             name=name,
             smp_name=smp_name[0] if smp_name else name,
             weights=() if weights == "-" else tuple(weights.split(",")),
             unet_parameters=int(parameters),
-            can_dilate=shared.can_dilate,
-            has_pyramid=shared.has_pyramid,
-            tile_size=shared.tile_size,
+            can_dilate=family not in _NOT_DILATED,
+            has_pyramid=family not in _WITHOUT_PYRAMID,
+            tile_size=None if tile_size == "-" else int(tile_size),
         )
 
 
