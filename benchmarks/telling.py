@@ -53,6 +53,7 @@ def searched(data: Path, output: Path, *, trials: int, seed: int) -> list[TrialR
         "labelsPattern": "nuclei_{i:d+}_mask.tif",
         "segmentationMode": "binary",
         "searchSpace": "quick",
+        "trainFraction": 0.95,  # ten images validate: most of the time would else go there
         "tileSize": 64,
         "stepsPerEpoch": 10,
         "cpusPerTrial": 1,
