@@ -20,7 +20,7 @@ from ray._private.authentication import authentication_utils
 
 from tune_smp.errors import Problem, ResourceError
 from tune_smp.search.gcs import AUTO, ask_cluster, check_can_join, find_address, token_source
-from tune_smp.search.own_token import token_beside_ray
+from tune_smp.search.own_token import token_in_reach
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ def local_ray(*, device: str = "auto", dashboard: Dashboard | None = None) -> It
     _silence_ray()
     folder = _temporary_folder()
     try:
-        with token_beside_ray(folder):
+        with token_in_reach(folder):
             try:
                 with _private_files(), _own_sigterm():
                     context = _start(device, dashboard, folder)

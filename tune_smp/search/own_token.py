@@ -1,4 +1,4 @@
-"""A token for a Ray of our own where there is no home folder to keep one in."""
+"""A token for a Ray of our own, where this user has no home folder to keep one in."""
 
 from __future__ import annotations
 
@@ -10,43 +10,42 @@ from pathlib import Path
 
 import ray
 
-VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"  # noqa: S105  the name of a variable
 
 
 @contextlib.contextmanager
-def token_beside_ray(folder: Path) -> Iterator[None]:
-    """Keep a token in ``folder`` for as long as the block lasts, unless there is one, or a home that takes one.
+def token_in_reach(folder: Path) -> Iterator[None]:
+    """Let Ray find a token while the block lasts: in ~/.ray, as ever, or in ``folder`` where that cannot be written.
 
-    Ray puts its token into ~/.ray and does not start where it cannot: containers may run as a user without a home, or
-    with one that cannot be written.
+    Ray writes its token to ~/.ray/auth_token and does not start where it cannot: in a container with an arbitrary user,
+    without HOME, or with a read-only root.
     """
-    if any(os.environ.get(name) for name in VARIABLES) or _home_takes_a_token():
+    if any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", TOKEN_PATH)) or _home_keeps_it():
         yield
         return
-    file = folder / "auth_token"
-    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
-        opened.write(secrets.token_hex(32))
-    os.environ["RAY_AUTH_TOKEN_PATH"] = str(file)  # inherited by all of Ray's processes
-    _look_for_the_token_anew()
+    path = folder / "auth_token"
+    path.touch(mode=0o600)
+    path.write_text(secrets.token_hex(32), "utf-8")
+    os.environ[TOKEN_PATH] = str(path)
+    _forget_token()
     try:
         yield
     finally:
-        del os.environ["RAY_AUTH_TOKEN_PATH"]
-        _look_for_the_token_anew()
+        del os.environ[TOKEN_PATH]
+        _forget_token()
 
 
-def _home_takes_a_token() -> bool:
-    """Whether a token is in the home folder, or can be put there; makes the folder for it, as Ray does."""
+def _home_keeps_it() -> bool:
+    """Whether there is a token in the home folder, or room for one. Part of Ray knows the home by HOME alone."""
     try:
-        folder = Path.home() / ".ray"
-        if (folder / "auth_token").is_file():
-            return True
-        folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):  # RuntimeError: this user has no home
+        folder = Path(os.environ["HOME"]) / ".ray"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        token = folder / "auth_token"
+        return os.access(token, os.R_OK) if token.exists() else os.access(folder, os.W_OK | os.X_OK)
+    except (KeyError, OSError):
         return False
-    return os.access(folder, os.W_OK | os.X_OK)
 
 
-def _look_for_the_token_anew() -> None:
-    """Ray remembers the first token that it found."""
+def _forget_token() -> None:
+    """Ray reads a token once per process."""
     ray._raylet.AuthenticationTokenLoader.instance().reset_cache()
