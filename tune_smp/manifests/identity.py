@@ -25,6 +25,6 @@ CONTAINER = f"tune-smp:{VERSION}"
 BASE_COMMAND = ("tune-smp", "train")
 
 LEAST_MEMORY_MIB = 8192
-"""Ray and a worker with torch: 3.5 GiB with a small encoder on a CPU, more with large ones. Images are memory-mapped."""
+"""Ray and a worker with torch: 3.5 GiB with a small encoder on a CPU, more with large ones."""
 
 LEAST_CORES = 2
