@@ -10,7 +10,7 @@ hints:
     dockerPull: "tune-smp:0.1.0"
   ResourceRequirement:
     coresMin: 2
-    ramMin: 4096
+    ramMin: 8192
 requirements:
   InitialWorkDirRequirement:
     listing:

@@ -24,7 +24,7 @@ CONTAINER = f"tune-smp:{VERSION}"
 
 BASE_COMMAND = ("tune-smp", "train")
 
-LEAST_MEMORY_MIB = 4096
-"""Ray, a worker with torch, and a small encoder; images are memory-mapped and count little."""
+LEAST_MEMORY_MIB = 8192
+"""Ray and a worker with torch: 3.5 GiB with a small encoder on a CPU, more with large ones."""
 
 LEAST_CORES = 2

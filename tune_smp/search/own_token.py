@@ -39,7 +39,7 @@ def _home_keeps_it() -> bool:
     """Whether there is a token in the home folder, or room for one. Part of Ray knows the home by HOME alone."""
     try:
         folder = Path(os.environ["HOME"]) / ".ray"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # as Ray does
+        folder.mkdir(mode=0o700, exist_ok=True)
         token = folder / "auth_token"
         return os.access(token, os.R_OK) if token.exists() else os.access(folder, os.W_OK | os.X_OK)
     except (KeyError, OSError):
