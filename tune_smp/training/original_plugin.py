@@ -61,6 +61,12 @@ def read(content: Mapping[str, Any], path: Path) -> OldCheckpoint:
     if encoder is None or architecture not in ARCHITECTURES:
         named = f"{architecture} with {content['encoder_variant']}"
         raise _refused(path, f"the original plugin's checkpoint is of {named}, which tune-smp does not have")
+    if ARCHITECTURES[architecture].dilates_encoder and encoder.through_timm:
+        # Same tensors, other dilations: measured, the logits differ by a tenth of their range and more.
+        named = f"{architecture} with {encoder.name}"
+        raise _refused(
+            path, f"{named} dilates its encoder otherwise today: the original plugin's weights do not fit it"
+        )
     try:
         tensors: dict[str, Tensor] = dict(content["model_state_dict"])
         weights = {name_today(name, architecture, encoder): tensor for name, tensor in tensors.items()}
