@@ -186,6 +186,7 @@ def test_every_value_that_no_list_has_gets_its_nearest(job: Job, filled: dict[st
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_job_on_real_nuclei_gives_a_good_model(job: Job, shared_data: Path) -> None:
     data = shared_data / "nuclei-binary"
     form = job.form(
