@@ -166,7 +166,7 @@ def test_the_plugin_says_who_it_is() -> None:
     assert manifest["version"] == __version__
     assert manifest["containerId"] == f"tune-smp:{__version__}"
     assert manifest["baseCommand"] == ["tune-smp", "train"]
-    assert manifest["resourceRequirements"]["gpu"] is False
+    assert manifest["resourceRequirements"]["gpu"] is True
     assert all(manifest[key] for key in ("name", "title", "description", "author", "repository", "website", "citation"))
 
 

@@ -138,6 +138,8 @@ def _logging_to_stderr() -> Iterator[None]:
     # Errors reach the user as problems; their tracebacks go to logs/, and here only with --debug.
     handler.addFilter(lambda record: not record.exc_info)
     root.addHandler(handler)
+    # Without a home that can be written it warns in long sentences, and works.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     previous = logger.level
     logger.setLevel(level)
     if wanted.strip().upper() not in LOG_LEVELS:

@@ -30,6 +30,7 @@ def assert_trained(container: Container, done: subprocess.CompletedProcess[str])
     run = container.out / "run"
     assert done.returncode == 0, done.stdout + done.stderr
     assert "best IoU" in done.stdout
+    assert done.stderr == ""
     assert read_json(run / "summary.json")["state"] == "completed"
     assert len(read_csv(run / "history.csv")) == 1
     assert {path.stat().st_uid for path in container.out.rglob("*")} == {12345}
@@ -73,6 +74,17 @@ def test_a_tmp_that_is_too_small_is_named(container: Container, train_words: Wor
     assert "the decoded images need" in done.stderr
     assert "--cacheDir" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_neither_shared_memory_nor_tmp_for_ray_is_told_before_it_starts(
+    container: Container, train_words: Words, entrypoint: str
+) -> None:
+    done = container.run(entrypoint, *train_words("--cacheDir=/mnt/out/cache"), tmp="16m")
+    assert done.returncode == 5, done.stdout + done.stderr
+    assert "MB in /dev/shm and 1" in done.stderr
+    assert "docker run --shm-size 2g" in done.stderr
+    assert "worker died" not in done.stderr
 
 
 @pytest.mark.slow

@@ -1,8 +1,9 @@
-"""Where the token of our own Ray lies when the home folder cannot hold it."""
+"""Where the token of a Ray of our own lies, with a home folder and without one."""
 
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -12,54 +13,57 @@ from tune_smp.search.cluster import local_ray
 from tune_smp.search.own_token import TOKEN_PATH, token_in_reach
 
 
-@pytest.fixture
-def no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home folder that nobody can make, not even root: a file is in its way."""
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("HOME", str(tmp_path / "file" / "home"))
-    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
-    monkeypatch.delenv(TOKEN_PATH, raising=False)
-    return tmp_path
+@pytest.fixture(autouse=True)
+def no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAY_AUTH_TOKEN", TOKEN_PATH):
+        monkeypatch.delenv(name, raising=False)
 
 
-def test_a_home_that_takes_a_token_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "home").mkdir()
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
-    monkeypatch.delenv(TOKEN_PATH, raising=False)
-    with token_in_reach(tmp_path):
-        assert TOKEN_PATH not in os.environ
-    assert (tmp_path / "home" / ".ray").is_dir()
-    assert not (tmp_path / "auth_token").exists()
-
-
-def test_a_token_that_is_named_is_left_alone(no_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    named = str(no_home / "named")
-    monkeypatch.setenv(TOKEN_PATH, named)
-    with token_in_reach(no_home):
-        assert os.environ[TOKEN_PATH] == named
-    assert os.environ[TOKEN_PATH] == named
-
-
-def test_a_token_for_want_of_a_home_is_new_and_private(no_home: Path) -> None:
-    tokens = set()
+@pytest.mark.parametrize("home", [None, "a file", "a file/below"])
+def test_without_a_home_the_token_is_private_and_goes_with_ray(
+    home: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a file").touch()
+    monkeypatch.delenv("HOME", raising=False)
+    if home is not None:
+        monkeypatch.setenv("HOME", str(tmp_path / home))
+    tokens = []
     for name in ("first", "second"):
-        folder = no_home / name
-        folder.mkdir()
-        with token_in_reach(folder):
-            assert os.environ[TOKEN_PATH] == str(folder / "auth_token")
-            tokens.add((folder / "auth_token").read_text("utf-8"))
-        assert (folder / "auth_token").stat().st_mode & 0o777 == 0o600
+        (tmp_path / name).mkdir()
+        with token_in_reach(tmp_path / name):
+            path = Path(os.environ[TOKEN_PATH])
+            assert path.parent == tmp_path / name
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+            tokens.append(path.read_text("utf-8"))
         assert TOKEN_PATH not in os.environ
-    assert len(tokens) == 2
-    assert {len(token) for token in tokens} == {64}
+    assert len(set(tokens)) == 2
+    assert all(len(token) == 64 for token in tokens)
 
 
-def test_ray_starts_without_a_home_and_asks_for_the_token(no_home: Path) -> None:
+def test_a_home_keeps_the_token_as_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with token_in_reach(tmp_path / "nowhere"):
+        assert TOKEN_PATH not in os.environ
+    assert stat.S_IMODE((tmp_path / ".ray").stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("name", ["RAY_AUTH_TOKEN", TOKEN_PATH])
+def test_a_token_that_is_given_stays(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setenv(name, "given")
+    with token_in_reach(tmp_path):
+        assert os.environ[name] == "given"
+    assert os.environ[name] == "given"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ray_starts_without_a_home_and_asks_for_the_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HOME", str(tmp_path / "file" / "home"))  # nobody can make it, not even root
     with local_ray(device="cpu") as resources:
         assert ray.get(ray.remote(lambda: 7).remote()) == 7
         assert os.environ["RAY_AUTH_MODE"] == "token"
         kept, _, source = resources.token.partition(" ")
         assert source == "(RAY_AUTH_TOKEN_PATH)"
-        assert Path(kept).stat().st_mode & 0o777 == 0o600
+        assert stat.S_IMODE(Path(kept).stat().st_mode) == 0o600
     assert not Path(kept).exists()

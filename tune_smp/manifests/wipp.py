@@ -31,11 +31,11 @@ def plugin() -> dict[str, Any]:
         "inputs": [_input(parameter) for parameter in inputs()],
         "outputs": [_output(parameter) for parameter in outputs()],
         "ui": [*map(_field, inputs()), _fieldsets()],
-        # A GPU is used where the node gives one, and not required: "gpu": true would wait for one for ever.
+        # Kubernetes gives a GPU only to who asks for it, and a hundred epochs on a CPU are of no use to anybody.
         "resourceRequirements": {
             "ramMin": identity.LEAST_MEMORY_MIB,
             "coresMin": identity.LEAST_CORES,
-            "gpu": False,
+            "gpu": True,
         },
     }
 

@@ -47,6 +47,8 @@ WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
 # Sockets of the operating system have paths of at most 107 bytes, and Ray adds some 60 to its temporary folder.
 LONGEST_TEMPORARY_FOLDER = 30
 TEMPORARY_PREFIX = "tune-smp-"
+# Where Ray's object store lies if it fits; else in the temporary folder. Containers have 64 MB there unless asked.
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  the system's name for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,7 @@ def local_ray(*, device: str = "auto", dashboard: Dashboard | None = None) -> It
     _silence_ray()
     folder = _temporary_folder()
     try:
+        _check_room(folder)
         with token_in_reach(folder):
             try:
                 with _private_files(), _own_sigterm():
@@ -226,6 +229,22 @@ def _node(entry: dict[str, Any], device: str) -> Node:
 def _object_store_bytes() -> int:
     """Little: pixels travel through memory-mapped files, only numbers through Ray. Ray takes no less than 75 MB."""
     return int(min(256e6, max(80e6, psutil.virtual_memory().available * 0.05)))
+
+
+def _check_room(folder: Path) -> None:
+    """Refuse to start where Ray's object store would find no room: its workers would die, each time they are tried."""
+    needed = _object_store_bytes()
+    free = {place: shutil.disk_usage(place).free for place in (SHARED_MEMORY, folder.parent)}
+    if max(free.values()) >= needed:
+        return
+    found = " and ".join(f"{bytes_ / 1e6:.0f} MB in {place}" for place, bytes_ in free.items())
+    raise ResourceError(
+        Problem(
+            f"Ray needs {needed / 1e6:.0f} MB in shared memory or in a folder for temporary files; there are {found}",
+            "this machine",
+            "in a container: docker run --shm-size 2g; elsewhere free some space there, or name a folder by RAY_TMPDIR",
+        )
+    )
 
 
 def _silence_ray() -> None:
