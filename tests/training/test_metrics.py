@@ -144,6 +144,26 @@ def test_nothing_to_find_and_nothing_found(mode: Mode) -> None:
     assert metrics.class_iou == (None,)
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_images_without_an_object(mode: Mode) -> None:
+    logits, masks = example(mode, 0)
+    logits[:] = -1.0
+    if mode == "multiclass":
+        logits[:, 0] = 1.0
+    masks[masks != IGNORE] = 0
+    nothing_found = metrics_from_counts(counted(logits, masks, mode).tolist(), mode)
+    assert nothing_found.iou == nothing_found.fscore == nothing_found.recall == nothing_found.precision == 1.0
+    assert nothing_found.accuracy == 1.0
+    # One pixel made up: the class that it is of now occurs, and is all wrong.
+    valid = np.argwhere(masks[:, 0] != IGNORE)[0]
+    logits[valid[0], -1, valid[1], valid[2]] = 2.0
+    masks[valid[0], :, valid[1], valid[2]] = 0
+    made_up = metrics_from_counts(counted(logits, masks, mode).tolist(), mode)
+    assert made_up.class_iou[-1] == 0.0
+    assert made_up.iou < 0.51
+    assert made_up.accuracy < 1.0
+
+
 def test_everything_missed_and_everything_made_up() -> None:
     missed = metrics_from_counts([(0, 0, 5, 5)], "binary")
     made_up = metrics_from_counts([(0, 5, 0, 5)], "binary")
