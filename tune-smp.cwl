@@ -56,7 +56,7 @@ inputs:
       prefix: "--trainFraction"
   pretrainedModel:
     type: "Directory?"
-    doc: "Output folder of an earlier run, or its model/, whose weights to start from. (default: start from encoderBaseVariantWeights)"
+    doc: "Output folder of an earlier run, or its model/, or of the original WIPP plugin, to go on from. (default: start from encoderBaseVariantWeights)"
     inputBinding:
       prefix: "--pretrainedModel"
   modelName:

@@ -73,7 +73,7 @@ random  every encoder can start from random weights"""
 
 
 def encoders_at_a_glance(records: Sequence[Mapping[str, Any]]) -> list[Record]:
-    """The records of encoders, short enough for a terminal of 100 columns; the first column is the beginning of
+    """The records of encoders, short enough for a terminal of 104 columns; the first column is the beginning of
     ``--encoderBaseVariantWeights``."""
     return [
         {

@@ -39,7 +39,7 @@ def ict() -> dict[str, Any]:
         "hardware": {
             "cpu": {"min": f"{identity.LEAST_CORES * 1000}m"},
             "memory": {"min": f"{identity.LEAST_MEMORY_MIB}Mi"},
-            "gpu": {"enabled": True, "required": False},
+            "gpu": {"enabled": True, "required": identity.NEEDS_GPU},
         },
     }
 

@@ -28,3 +28,6 @@ LEAST_MEMORY_MIB = 8192
 """Ray and a worker with torch: 3.5 GiB with a small encoder on a CPU, more with large ones."""
 
 LEAST_CORES = 2
+
+NEEDS_GPU = True
+"""Kubernetes gives a GPU only to who asks for it, and a hundred epochs on a CPU are of no use to anybody."""

@@ -31,11 +31,10 @@ def plugin() -> dict[str, Any]:
         "inputs": [_input(parameter) for parameter in inputs()],
         "outputs": [_output(parameter) for parameter in outputs()],
         "ui": [*map(_field, inputs()), _fieldsets()],
-        # Kubernetes gives a GPU only to who asks for it, and a hundred epochs on a CPU are of no use to anybody.
         "resourceRequirements": {
             "ramMin": identity.LEAST_MEMORY_MIB,
             "coresMin": identity.LEAST_CORES,
-            "gpu": True,
+            "gpu": identity.NEEDS_GPU,
         },
     }
 

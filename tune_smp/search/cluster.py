@@ -234,7 +234,8 @@ def _object_store_bytes() -> int:
 def _check_room(folder: Path) -> None:
     """Refuse to start where Ray's object store would find no room: its workers would die, each time they are tried."""
     needed = _object_store_bytes()
-    free = {place: shutil.disk_usage(place).free for place in (SHARED_MEMORY, folder.parent)}
+    places = [place for place in (SHARED_MEMORY, folder.parent) if place.is_dir()]
+    free = {place: shutil.disk_usage(place).free for place in places}
     if max(free.values()) >= needed:
         return
     found = " and ".join(f"{bytes_ / 1e6:.0f} MB in {place}" for place, bytes_ in free.items())

@@ -35,7 +35,7 @@ class RunSettings(DataSettings):
         Path | None,
         AbsolutePath,
         About(
-            "Output folder of an earlier run, or its model/, whose weights to start from.",
+            "Output folder of an earlier run, or its model/, or of the original WIPP plugin, to go on from.",
             "Model",
             absent="start from encoderBaseVariantWeights",
             wipp=True,

@@ -61,7 +61,7 @@ def fetch(files: HubFiles, on_size: TellSize) -> Refusal | None:
     """Put the files into the cache; why that was not possible, or None.
 
     ``on_size`` is told the bytes of the first file (None: unknown) before it is fetched. A hub that is silent, busy or
-    broken is given up within seconds. Processes that want the same file at once wait for the one that fetches it: the
+    broken when it is asked is given up within seconds; a download that stalls, within the client's own limits. Processes that want the same file at once wait for the one that fetches it: the
     client holds a lock per file.
     """
     if constants.HF_HUB_OFFLINE:
@@ -160,7 +160,9 @@ def _refusal(error: Exception) -> Refusal:
     first_line = without_secrets(str(error).strip().partition("\n")[0]) or type(error).__name__
     # Errors of the system have a number; those of the network have kinds of their own.
     of_the_cache = isinstance(error, OSError) and bool(error.errno) and not isinstance(error, ConnectionError)
-    return Refusal(first_line, for_all=True, of_the_cache=of_the_cache)
+    # A download that was cut off says nothing of the others.
+    unreachable = isinstance(error, ConnectionError) or "Connect" in type(error).__name__
+    return Refusal(first_line, for_all=unreachable or of_the_cache, of_the_cache=of_the_cache)
 
 
 def _refused_with(status: int, error: Exception) -> Refusal:

@@ -222,12 +222,22 @@ def check_fits(wanted: ModelShape, earlier: EarlierRun, model: nn.Module | None 
     elif wanted.classes != found.classes and not replace_head:
         fix = "pass --replaceHead to keep everything but the last layer, or use labels of the same classes"
     else:
-        return _check_tensors(model or empty_model(wanted), earlier, replace_head=replace_head)
+        return _check_tensors(model or _empty(wanted, earlier.path), earlier, replace_head=replace_head)
     raise _refused(earlier.path, f"the earlier model is {found}; this run needs {wanted}", fix)
+
+
+def _empty(shape: ModelShape, path: Path) -> nn.Module:
+    try:
+        return empty_model(shape)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        problem = f"segmentation-models-pytorch cannot build the earlier model, {shape}: {error}"
+        raise _refused(path, problem, "leave --pretrainedModel out") from error
 
 
 def _check_tensors(model: nn.Module, earlier: EarlierRun, *, replace_head: bool) -> None:
     """Raises DataError where the earlier model lacks a tensor, has another one, or one of another shape."""
+    if not all(isinstance(tensor, Tensor) for tensor in earlier.weights.values()):
+        raise _refused(earlier.path, "not all of its weights are tensors", "copy the folder again")
     wanted, found = (
         {name: tuple(tensor.shape) for name, tensor in tensors.items() if not (replace_head and name.startswith(HEAD))}
         for tensors in (model.state_dict(), earlier.weights)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -47,8 +48,7 @@ class WeightSet:
             raise ResourceError(_not_had([self], Refusal("timm knows no repository that has them")))
         repository, _, revision = known.hf_hub_id.partition("@")
         # timm prefers a safetensors file, and reads the other kind without executing anything.
-        names = (known.hf_hub_filename,) if known.hf_hub_filename else (SAFE, PICKLED)
-        return HubFiles(repository, revision or None, (names,))
+        return HubFiles(repository, revision or None, ((SAFE, PICKLED),))
 
     def is_cached(self) -> bool:
         """Whether they load without a network."""
@@ -88,10 +88,13 @@ def with_weights(build: Callable[[], Built], encoder: Encoder, weights: str) -> 
     try:
         with hub.cache_only():
             return build()
-    except (SafetensorError, OSError) as error:
+    except PermissionError as error:
+        raise ResourceError(_not_had([wanted], Refusal(str(error), of_the_cache=True))) from error
+    except (SafetensorError, OSError, EOFError, pickle.UnpicklingError) as error:
         raise _damaged(wanted, error) from error
     except RuntimeError as error:
-        if "state_dict" not in str(error):
+        # torch says so of a file of another network, and of a file that is none of its own.
+        if not any(word in str(error) for word in ("state_dict", "PytorchStreamReader", "weights_only")):
             raise
         raise _damaged(wanted, error) from error
 
@@ -106,7 +109,7 @@ def _damaged(wanted: WeightSet, error: Exception) -> DataError:
 def _not_had(sets: Sequence[WeightSet], refusal: Refusal) -> Problem:
     if refusal.of_the_cache:
         fix = "free some space or open the folder to this user; or name another one by HF_HOME"
-        return Problem(f"the cache of weights cannot be written: {refusal.reason}", constants.HF_HUB_CACHE, fix)
+        return Problem(f"the cache of weights cannot be used: {refusal.reason}", constants.HF_HUB_CACHE, fix)
     words = [f'"{one}"' for one in sets]
     count = "the weights" if len(sets) == 1 else f"{len(sets)} sets of weights"
     first = sets[0].encoder
