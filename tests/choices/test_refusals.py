@@ -110,11 +110,13 @@ sys.exit(code)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime, finished
 
-    attempts = [attempt() for _ in range(2)]
+    attempts = [attempt()]
+    while len(attempts) < 5 and min(seconds for seconds, _ in attempts) >= 0.5:  # neighbours cost CPU time too
+        attempts.append(attempt())
     for _, finished in attempts:
         assert finished.returncode == 2
         assert finished.stdout == "[]\n"
         assert all(words in finished.stderr for words in told), finished.stderr
         assert finished.stderr.count("problem: ") == 1
         assert "\nfix:     " in finished.stderr
-    assert min(seconds for seconds, _ in attempts) < 2
+    assert min(seconds for seconds, _ in attempts) < 0.5

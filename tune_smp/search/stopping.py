@@ -14,9 +14,9 @@ from types import FrameType
 def orderly_stop(on_stop: Callable[[], None]) -> Iterator[None]:
     """End what Ray Tune runs after the epochs under way, at the first SIGINT or SIGTERM, and call ``on_stop``.
 
-    The second one, and one before Tune listens, raises KeyboardInterrupt at once. Tune itself would listen to SIGINT, without a word, and stay at it
-    when it is done (cluster.QUIET tells it not to); its other way to be stopped is SIGUSR1. To be used in the main
-    thread, around ``Tuner.fit``.
+    The second one, and one before Tune listens, raises KeyboardInterrupt at once. Tune itself would listen to SIGINT,
+    without a word, and stay at it when it is done (cluster.QUIET tells it not to); its other way to be stopped is
+    SIGUSR1. To be used in the main thread, around ``Tuner.fit``.
     """
     asked = False
 
