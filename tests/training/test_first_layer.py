@@ -23,11 +23,20 @@ MakeSettings = Callable[..., RunSettings]
 
 # One encoder of each kind of code: every class of smp's own, and the ways in which timm's begin.
 LIGHT = (
-    *("resnet18", "mobilenet_v2", "efficientnet-b0", "mit_b0", "mobileone_s0"),
+    *("mobilenet_v2", "efficientnet-b0", "mit_b0", "mobileone_s0"),
     *("timm-mobilenetv3_small_075", "timm-regnetx_002", "tu-convnext_atto"),
 )
 HEAVY = (
-    *("vgg11_bn", "densenet121", "timm-efficientnet-b0", "timm-skresnet18", "dpn68", "se_resnet50", "xception"),
+    *(
+        "resnet18",
+        "vgg11_bn",
+        "densenet121",
+        "timm-efficientnet-b0",
+        "timm-skresnet18",
+        "dpn68",
+        "se_resnet50",
+        "xception",
+    ),
     *("inceptionv4", "inceptionresnetv2", "timm-resnest14d", "timm-gernet_s", "tu-swin_tiny_patch4_window7_224"),
 )
 ALL = [*LIGHT, *(pytest.param(name, marks=pytest.mark.slow) for name in HEAVY)]

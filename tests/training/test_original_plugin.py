@@ -38,7 +38,6 @@ NAMES = [
     ("Unet", "mobilenet_v2", "encoder.features.0.0.weight", "encoder.features.0.0.weight"),
     ("FPN", "timm-regnetx_002", "encoder.s1.b1.conv1.conv.weight", "encoder.model.s1.b1.conv1.conv.weight"),
     ("Linknet", "timm-gernet_s", "encoder.stages.0.0.conv1_kxk.bn.bias", "encoder.model.stages_0.0.conv1_kxk.bn.bias"),
-    ("Linknet", "timm-resnest14d", "encoder.conv1.0.weight", "encoder.model.conv1.0.weight"),
     ("Unet", "timm-mobilenetv3_small_075", "encoder.model.conv_stem.weight", "encoder.model.conv_stem.weight"),
     ("DeepLabV3", "mobilenet_v2", "decoder.0.convs.0.0.weight", "decoder.aspp.convs.0.0.weight"),
     ("PSPNet", "timm-regnetx_002", "encoder.stem.conv.weight", "encoder.model.stem.conv.weight"),

@@ -67,7 +67,7 @@ def fetch_weights(wanted: Sequence[str]) -> None:
             missing.append(one)
     _fetch(missing)
     if missing:
-        console.print(f"{len(missing)} sets of weights fetched into the cache, {len(named)} of those named are there")
+        console.print(f"fetched {len(missing)} of {len(named)} sets of weights: all are in the cache")
 
 
 def _fetch(missing: Sequence[WeightSet]) -> None:
