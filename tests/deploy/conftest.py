@@ -23,10 +23,11 @@ DATA, OUT = Path("/mnt/data"), Path("/mnt/out")
 # process 1. Folders above Python may be closed to others, as /root is: they are covered, and Python shows through.
 ENTER = r"""
 set -eu
-data=$1 out=$2 shm=$3 tmp=$4 python=$5 closed=$6
-shift 6
+data=$1 out=$2 shm=$3 tmp=$4 python=$5 closed=$6 repository=$7
+shift 7
 mount -t tmpfs tmpfs /mnt
-mkdir /mnt/data /mnt/out /mnt/python
+mkdir /mnt/data /mnt/out /mnt/python /mnt/repository
+mount --bind "$repository" /mnt/repository
 mount --bind "$data" /mnt/data
 mount --bind "$out" /mnt/out
 if [ -n "$closed" ]; then
@@ -37,6 +38,11 @@ if [ -n "$closed" ]; then
 fi
 mount -t tmpfs -o "mode=1777,size=$shm" tmpfs /dev/shm
 if [ -n "$tmp" ]; then mount -t tmpfs -o "mode=1777,size=$tmp" tmpfs /tmp; fi
+if [ ! -e "$repository" ]; then  # this clone lies in /tmp
+  mkdir -p "$repository"
+  mount --bind /mnt/repository "$repository"
+  mount -o remount,bind,ro "$repository"
+fi
 mount -o remount,bind,ro /mnt/data
 mount -o remount,bind,ro /
 cd /
@@ -66,7 +72,8 @@ class Container:
         return subprocess.Popen(
             [
                 *("unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"),
-                *("sh", "-c", ENTER, "enter", str(self.data), str(self.out), shm, tmp, str(base), closed, *words),
+                *("sh", "-c", ENTER, "enter", str(self.data), str(self.out), shm, tmp, str(base), closed),
+                *(str(self.repository), *words),
             ],
             env=environment,
             stdout=subprocess.PIPE,

@@ -241,7 +241,7 @@ def test_a_cache_that_cannot_be_written(hub: Any, tmp_path: Path, monkeypatch: p
     publish(hub, OWN)
     (tmp_path / "file").touch()
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "file" / "hub"))
-    with pytest.raises(ResourceError, match="cannot be written") as raised:
+    with pytest.raises(ResourceError, match="cannot be used") as raised:
         fetch_weights([weight_set(OWN)])
     assert "HF_HOME" in str(raised.value)
 
