@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import segmentation_models_pytorch as smp
+import torch
 from torch import nn
 
 from tune_smp.choices.encoders import find_encoder
