@@ -373,7 +373,7 @@ def test_20_weights_that_cannot_be_had_are_told_before_any_trial(
         *arguments_of_search(nuclei, tmp_path / "out", space=space), HF_HOME=str(tmp_path / "hub"), **ways[network]
     )
     assert done.returncode == 5, done.stderr
-    assert "the weights 'imagenet' of resnet18 are in no cache" in done.stderr
+    assert 'the weights "ResNet,resnet18,imagenet" are in no cache' in done.stderr
     assert "HF_HOME" in done.stderr
     assert "ResNet,resnet18,random" in done.stderr
     assert time.monotonic() - started < 60, "not the minutes of the client's retries"

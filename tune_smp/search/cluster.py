@@ -45,7 +45,7 @@ QUIET = {
 # Workers of a cluster that others started have its environment, not ours: torch on shared cores must not spin there.
 WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
 # Sockets of the operating system have paths of at most 107 bytes, and Ray adds some 60 to its temporary folder.
-LONGEST_TEMPORARY_FOLDER = 30
+LONGEST_TEMPORARY_FOLDER = 13
 TEMPORARY_PREFIX = "tune-smp-"
 # Where Ray's object store lies if it fits; else in the temporary folder. Containers have 64 MB there unless asked.
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  the system's name for it
