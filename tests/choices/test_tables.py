@@ -89,7 +89,7 @@ def test_the_catalogue_tells_what_does_not_go_together() -> None:
     assert encoders["resnext101_32x48d"]["million_parameters"] == 835.4
 
 
-@pytest.mark.parametrize("loss", LOSSES.values(), ids=str)
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=lambda row: row.name)
 def test_losses(loss: Loss) -> None:
     assert loss.modes <= set(MODES)
     assert ("binary" in loss.modes) == (loss.name != "SoftCrossEntropyLoss")

@@ -83,6 +83,7 @@ def test_a_killed_driver_is_resumed_to_the_very_same_history(
     assert (ours["best_metric"], ours["best_epoch"]) == (theirs["best_metric"], theirs["best_epoch"])
 
 
+@pytest.mark.slow  # a search's workers are killed in the regular suite
 def test_a_killed_worker_is_tried_again(
     undisturbed: Undisturbed, nuclei: Path, arguments_of_train: Arguments, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -98,7 +99,13 @@ def test_a_killed_worker_is_tried_again(
     assert "worker died" in (output / "logs" / "train.log").read_text()
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize(
+    "stop",
+    [
+        pytest.param(signal.SIGINT, id="Ctrl-C"),
+        pytest.param(signal.SIGTERM, id="SIGTERM", marks=pytest.mark.slow),  # a search meets it in the regular suite
+    ],
+)
 def test_an_interrupted_run_ends_in_order_and_can_be_resumed(
     stop: signal.Signals,
     undisturbed: Undisturbed,
@@ -126,6 +133,7 @@ def test_an_interrupted_run_ends_in_order_and_can_be_resumed(
     assert _history(output) == _history(undisturbed[0])
 
 
+@pytest.mark.slow  # a search has two programs on its folder in the regular suite
 def test_a_second_program_on_one_folder_is_refused(
     tune_smp: Command, nuclei: Path, arguments_of_train: Arguments, environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -87,6 +87,7 @@ def one_core() -> Iterator[None]:
     os.sched_setaffinity(0, before)
 
 
+@pytest.mark.slow
 def test_the_best_trial_can_be_trained_again(
     one_core: None, finished_search: Finished, search_folder: Reader, tune_smp: Command
 ) -> None:
