@@ -17,6 +17,7 @@ import pytest
 
 from tune_smp import __version__
 from tune_smp.cli import COMMANDS
+from tune_smp.data.synthetic import write_nuclei
 
 WIPP_FLAGS = ("--imagesDir=/images", "--outputDir=/out put")
 
@@ -157,27 +158,82 @@ def test_the_build_sees_what_it_copies_and_nothing_else(
     assert is_ignored("tune_smp/search/__pycache__/space.cpython-311.pyc", ignored)
 
 
-def test_the_wheel_is_built_from_what_the_build_copies(
-    repository: Path, steps: list[Step], ignored: list[str], tmp_path: Path
-) -> None:
+@pytest.fixture
+def built(repository: Path, steps: list[Step], ignored: list[str], tmp_path: Path) -> Path:
     """The build stage's own commands, in a folder with only what it copied by then; of their pip, this Python's."""
+    folder = tmp_path / "build"
     seen = build_context(repository, ignored)
     stage = steps[2 : [step.words for step in steps].index("base")]  # between FROM base AS build and the next FROM
     for step in stage:
         for source in step.copied:
             for file in (file for file in seen if file == source or file.startswith(f"{source}/")):
-                (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(repository / file, tmp_path / file)
+                (folder / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(repository / file, folder / file)
         if step.instruction == "RUN":
             command = step.words.rpartition("hatchling     && ")[2].replace("python ", f"{sys.executable} ", 1)
-            subprocess.run(["sh", "-c", command], cwd=tmp_path, check=True, capture_output=True)
-    requirements = (tmp_path / "requirements.txt").read_text("utf-8").splitlines()
+            subprocess.run(["sh", "-c", command], cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+def test_the_wheel_is_built_from_what_the_build_copies(built: Path) -> None:
+    requirements = (built / "requirements.txt").read_text("utf-8").splitlines()
     assert any(line.startswith("torch>=") for line in requirements)
     assert any(line.startswith("onnxruntime") for line in requirements), "every flag works in the image"
-    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    (wheel,) = (built / "dist").glob("*.whl")
     assert wheel.name == f"tune_smp-{__version__}-py3-none-any.whl"
     inside = set(zipfile.ZipFile(wheel).namelist())
     assert {"tune_smp/VERSION", "tune_smp/search_spaces/quick.yaml", "tune_smp/py.typed"} <= inside
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_last_stage_installs_a_program_that_trains(
+    repository: Path, built: Path, steps: list[Step], tmp_path: Path
+) -> None:
+    """Its copies and its pip, in order, with an empty environment for the image's Python: 6 GB, removed at the end."""
+    image, python = tmp_path / "image", tmp_path / "python"
+    (image / "opt").mkdir(parents=True)
+    subprocess.run([sys.executable, "-m", "venv", python], check=True)
+    environment = {**os.environ, "PATH": f"{python / 'bin'}:{os.environ['PATH']}"}
+    environment.pop("PYTHONPATH", None)
+    try:
+        for step in steps[[step.words for step in steps].index("base") :]:
+            if step.instruction == "COPY" and "--from=build" in step.words:
+                *sources, target = step.words.removeprefix("--from=build ").split()
+                into = image / target.lstrip("/")
+                into.mkdir(exist_ok=True)
+                found = [path for source in sources for path in built.glob(source.removeprefix("/build/"))]
+                assert len(found) == len(sources)
+                for path in found:
+                    shutil.copy(path, into)
+            if step.instruction == "RUN" and step.words.startswith("pip install"):
+                command = step.words.replace("/opt/tune-smp", str(image / "opt" / "tune-smp"))
+                subprocess.run(["sh", "-c", command], env=environment, check=True, capture_output=True)
+        write_nuclei(tmp_path / "data", count=4, size=[(64, 64)], seed=1)
+        flags = (
+            *(f"--imagesDir={tmp_path / 'data'}", f"--labelsDir={tmp_path / 'data'}", "--segmentationMode=binary"),
+            *("--imagesPattern=nuclei_{i:d+}.tif", "--labelsPattern=nuclei_{i:d+}.tif", "--maxEpochs=1"),
+            *("--encoderBaseVariantWeights=Test,tu-test_efficientnet,random", "--tileSize=64", "--batchSize=2"),
+            *(
+                "--device=cpu",
+                "--dashboard=false",
+                f"--cacheDir={tmp_path / 'cache'}",
+                f"--outputDir={tmp_path / 'out'}",
+            ),
+        )
+        done = subprocess.run(
+            [repository / "deploy" / "entrypoint.sh", *flags],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert (tmp_path / "out" / "model" / "model.safetensors").exists()
+    finally:
+        shutil.rmtree(python)
 
 
 # The entrypoint
