@@ -61,7 +61,9 @@ class LocalHub:
         return [path for how, path, _ in self.requests if how == method and not path.startswith("/api/")]
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
-        self.requests.append((request.command, request.path, request.headers["authorization"]))
+        first_byte = request.headers["range"] == "bytes=0-0"
+        method = "first byte" if first_byte else request.command
+        self.requests.append((method, request.path, request.headers["authorization"]))
         fate = self.answers.get(request.command)
         if fate == "silent":
             self.closing.wait()
@@ -71,10 +73,10 @@ class LocalHub:
         elif isinstance(fate, int):
             send(request, fate, b"", {"Retry-After": "77"} if fate == 429 else {})
         elif request.path.startswith("/large/"):
-            time.sleep(self.seconds)
+            time.sleep(0 if first_byte else self.seconds)
             digest = request.path.split("/")[2].partition("?")[0]
             content = next(c for files in self.repositories.values() for c in files.values() if sha(c) == digest)
-            send(request, 200, content, {"ETag": f'"{digest}"'})
+            send(request, 206 if first_byte else 200, content[:1] if first_byte else content, {"ETag": f'"{digest}"'})
         else:
             self.resolve(request)
 

@@ -226,10 +226,21 @@ def test_what_cannot_be_had_is_told_at_the_end_with_all_the_others(hub: Any) -> 
     assert all(size is not None and size > 1e6 for _, size in announced)
 
 
-def test_a_large_file_that_breaks_off_is_told_and_nothing_half_is_kept(hub: Any, hub_cache: Path) -> None:
+@pytest.mark.parametrize(
+    ("fate", "words", "seconds"),
+    [
+        (500, "it answers 500", 4),
+        (429, "asks to be left alone for 77 seconds", 3),
+        ("silent", "no answer within 5 seconds", 12),
+    ],
+)
+def test_a_hub_that_knows_a_file_and_does_not_give_it(
+    fate: Any, words: str, seconds: float, hub: Any, hub_cache: Path
+) -> None:
+    """As where a firewall lets the hub pass, and not the host of its large files."""
     publish(hub, OWN)
-    hub.answers = {"GET": 500}
-    assert "it answers 500" in refusal_of(OWN, within=5)
+    hub.answers = {"GET": fate}
+    assert words in refusal_of(OWN, within=seconds)
     assert not weight_set(OWN).is_cached()
     assert not list(hub_cache.rglob("*.incomplete"))
     hub.answers = {}

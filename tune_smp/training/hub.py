@@ -15,6 +15,7 @@ from typing import Any
 import huggingface_hub
 from huggingface_hub import constants
 from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]  # not listed
 
 ANSWER_SECONDS = 5.0
 """How long the hub may take to say what it knows about a file: the client alone would try for 25 to 49 s."""
@@ -135,13 +136,15 @@ def _ask(url: str) -> Any:
 
     def ask() -> None:
         try:
-            answers.put(huggingface_hub.get_hf_file_metadata(url, timeout=ANSWER_SECONDS))
+            metadata = huggingface_hub.get_hf_file_metadata(url, timeout=ANSWER_SECONDS)
+            _read_first_byte(url)
+            answers.put(metadata)
         except Exception as error:  # noqa: BLE001 - raised again in the thread that waits
             answers.put(error)
 
     threading.Thread(target=ask, daemon=True).start()
     try:
-        answer = answers.get(timeout=ANSWER_SECONDS + 1)
+        answer = answers.get(timeout=2 * ANSWER_SECONDS)
     except queue.Empty:
         raise TimeoutError from None
     if isinstance(answer, Exception):
@@ -149,6 +152,18 @@ def _ask(url: str) -> Any:
     if answer.commit_hash is None or answer.etag is None:
         raise ConnectionError("what answers there is no hub: a login page of the network, or a wrong HF_ENDPOINT")
     return answer
+
+
+def _read_first_byte(url: str) -> None:
+    """Large files lie on another host than what is known of them; there, the client alone would try for minutes."""
+    session: Any = huggingface_hub.get_session()
+    how = {"headers": {**build_hf_headers(), "Range": "bytes=0-0"}, "timeout": ANSWER_SECONDS}
+    if hasattr(session, "stream"):
+        with session.stream("GET", url, **how, follow_redirects=True) as response:
+            hf_raise_for_status(response)
+    else:  # the client before version 1
+        with session.get(url, **how, stream=True) as response:
+            hf_raise_for_status(response)
 
 
 def _refusal(error: Exception) -> Refusal:
