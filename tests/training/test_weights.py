@@ -278,6 +278,17 @@ def test_damaged_weights_are_told_with_their_folder(choice: str, hub: Any, make_
     assert "remove the folder" in problem.fix
 
 
+@pytest.mark.parametrize("kept", [0, 1000, None], ids=["empty", "cut short", "no weights"])
+def test_damaged_weights_of_before_safetensors(
+    kept: int | None, hub: Any, make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    torch.save(weights_of(TIMM), tmp_path / "weights")
+    content = b"<html>" * 99 if kept is None else (tmp_path / "weights").read_bytes()[:kept]
+    hub.repositories[weight_set(TIMM).files().repository] = {"pytorch_model.bin": content}
+    with pytest.raises(DataError, match=r"cached weights 'imagenet' of .* are damaged"):
+        encoder_tensors(TIMM, make_settings)
+
+
 def test_weights_of_another_encoder(hub: Any, make_settings: MakeSettings) -> None:
     path = cached_file(hub, OWN, "model.safetensors")
     path.resolve().write_bytes(save({"conv1.weight": torch.zeros(1)}))

@@ -105,14 +105,14 @@ def _encoder_choices(word: str) -> Sequence[str]:
 
 def fetch_encoder_weights(trials: Iterable[RunSettings]) -> None:
     """Bring the weights into the cache, each once, or say which cannot be had, before Ray starts."""
-    named = [
-        settings for settings in trials if settings.encoder_weights is not None and settings.pretrained_model is None
-    ]
-    if not named:
-        return
+    named = dict.fromkeys(
+        (settings.encoder, settings.encoder_weights) for settings in trials if settings.pretrained_model is None
+    )
+    if not any(weights for _, weights in named):
+        return  # torch need not be imported
     from tune_smp.training.weights import WeightSet  # noqa: PLC0415  imports torch
 
-    sets = dict.fromkeys(WeightSet(settings.encoder, settings.encoder_weights or RANDOM) for settings in named)
+    sets = [WeightSet(encoder, weights) for encoder, weights in named if weights is not None]
     _fetch([one for one in sets if not one.is_cached()])
 
 
