@@ -36,6 +36,7 @@ def assert_trained(container: Container, done: subprocess.CompletedProcess[str])
     assert {path.stat().st_uid for path in container.out.rglob("*")} == {12345}
 
 
+@pytest.mark.slow  # test_wipp trains without a home in the regular suite
 def test_wipp_s_flags_train_without_a_home_as_a_user_that_nobody_knows(
     container: Container, train_words: Words, entrypoint: str
 ) -> None:

@@ -99,13 +99,8 @@ def test_a_killed_worker_is_tried_again(
     assert "worker died" in (output / "logs" / "train.log").read_text()
 
 
-@pytest.mark.parametrize(
-    "stop",
-    [
-        pytest.param(signal.SIGINT, id="Ctrl-C"),
-        pytest.param(signal.SIGTERM, id="SIGTERM", marks=pytest.mark.slow),  # a search meets it in the regular suite
-    ],
-)
+@pytest.mark.slow  # a search is ended so in the regular suite
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
 def test_an_interrupted_run_ends_in_order_and_can_be_resumed(
     stop: signal.Signals,
     undisturbed: Undisturbed,

@@ -97,6 +97,7 @@ def texts_below(folder: Path) -> str:
     return "".join(path.read_bytes().decode("latin-1") for path in folder.rglob("*") if path.is_file())
 
 
+@pytest.mark.slow  # fetching once and keeping secrets have tests without a training, too
 def test_20_25_train_fetches_once_and_tells_no_secret(
     local_hub: Any, tune_smp: Command, train: Callable[..., list[str]], tmp_path: Path
 ) -> None:
