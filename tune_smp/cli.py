@@ -128,7 +128,7 @@ def _overview() -> str:
 
 @contextlib.contextmanager
 def _logging_to_stderr() -> Iterator[None]:
-    """Show what is logged at the level of POLUS_LOG; of other packages, warnings only."""
+    """Show what tune-smp logs at the level of POLUS_LOG; what other packages log and warn of goes to logs/ alone."""
     wanted = os.environ.get("POLUS_LOG", "") or DEFAULT_LOG_LEVEL
     level = wanted.strip().upper() if wanted.strip().upper() in LOG_LEVELS else DEFAULT_LOG_LEVEL
     root, logger = logging.getLogger(), logging.getLogger("tune_smp")
@@ -136,10 +136,9 @@ def _logging_to_stderr() -> Iterator[None]:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     handler.setLevel(level)
     # Errors reach the user as problems; their tracebacks go to logs/, and here only with --debug.
-    handler.addFilter(lambda record: not record.exc_info)
+    handler.addFilter(lambda record: record.name.startswith("tune_smp") and not record.exc_info)
     root.addHandler(handler)
-    # Without a home that can be written it warns in long sentences, and works.
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    logging.captureWarnings(True)
     previous = logger.level
     logger.setLevel(level)
     if wanted.strip().upper() not in LOG_LEVELS:
@@ -147,6 +146,7 @@ def _logging_to_stderr() -> Iterator[None]:
     try:
         yield
     finally:
+        logging.captureWarnings(False)
         logger.setLevel(previous)
         root.removeHandler(handler)
 

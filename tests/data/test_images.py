@@ -82,11 +82,18 @@ class TestOme:
         image = pixels(70, 100, 3, 2, 1, dtype=dtype)
         write_bfio(tmp_path / f"a.{suffix}", image)
         with open_image(tmp_path / f"a.{suffix}") as reader:
-            assert isinstance(reader, OmeReader)
+            assert isinstance(reader, TiffReader if suffix == "ome.tif" else OmeReader)
             assert (reader.info.planes, reader.info.channels, reader.info.dtype.name) == (3, 2, dtype)
         for plane in range(3):
             found = read(tmp_path / f"a.{suffix}", plane)
             assert (found == np.moveaxis(image[:, :, plane, :, 0], -1, 0)).all()
+
+    def test_a_tiff_of_one_plane_is_read_by_bfio(self, tmp_path: Path) -> None:
+        image = pixels(70, 100, 1, 1, 1)
+        write_bfio(tmp_path / "a.ome.tif", image)
+        with open_image(tmp_path / "a.ome.tif") as reader:
+            assert isinstance(reader, OmeReader)
+            assert (reader.read()[0] == image[:, :, 0, 0, 0]).all()
 
     @pytest.mark.parametrize("suffix", ["ome.tif", "ome.zarr"])
     def test_time_and_depth_are_planes(self, tmp_path: Path, suffix: str) -> None:
@@ -196,7 +203,8 @@ class TestLabelWriter:
                     writer.write(image[plane, :, y : y + 700], plane=plane, y=y)
         assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
         with open_image(path) as reader:
-            assert isinstance(reader, ZarrReader if width == 1025 and "zarr" in suffix else OmeReader)
+            zarr_reader = ZarrReader if width == 1025 else OmeReader
+            assert isinstance(reader, zarr_reader if "zarr" in suffix else TiffReader)
             assert all((reader.read(plane) == image[plane]).all() for plane in range(planes))
         if suffix.startswith(".ome.tif"):
             with tifffile.TiffFile(path) as file:
@@ -297,7 +305,7 @@ class TestLabelWriter:
     [
         ("nuclei-binary/images", (1, 256, 256), "uint8", TiffReader),
         ("nuclei-multiclass/images", (1, 256, 256), "uint16", TiffReader),
-        ("nuclei-multilabel/labels", (2, 256, 256), "uint8", OmeReader),
+        ("nuclei-multilabel/labels", (2, 256, 256), "uint8", TiffReader),
         ("membrane-binary/labels", (1, 512, 512), "uint8", TiffReader),
         ("camvid-multiclass/images", (3, 180, 240), "uint8", TiffReader),
     ],

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import math
 import operator
 import os
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,17 @@ def test_an_exception_comes_back_as_it_was(count: int) -> None:
 def test_what_a_worker_prints_does_not_disturb_its_answers() -> None:
     with Workers(2) as workers:
         assert workers.map(print, ["to standard error", "please"]) == [None, None]
+
+
+def test_what_a_library_warns_of_in_a_worker_is_logged_here_and_not_printed(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with caplog.at_level(logging.INFO), Workers(2) as workers:
+        workers.map(warnings.warn, ["a foreign warning"])
+        workers.map(logging.warning, ["a foreign line"])
+    assert "a foreign warning" in caplog.text
+    assert "a foreign line" in caplog.text
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_worker_that_dies_is_told() -> None:

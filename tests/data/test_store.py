@@ -231,7 +231,7 @@ def test_everything_that_is_wrong_is_said_at_once(write_collection: WriteCollect
     assert {rule: problem.where for rule, problem in by_rule.items()} == {
         "image and label need the same size, 1 of 9 pairs differ": "small.tif (image 40×40, label 20×20)",
         "image and label need the same number of Z and T planes, 1 of 9 pairs differ": (
-            "planes.tif (planes.tif: 2, planes.tif: 3)"
+            "planes.tif (planes.tif: 2, planes.tif: 3, without axis names)"
         ),
         "all images need the same number of channels, 1 of 9 differ from the others": "colour.tif (3, most have 1)",
         "pixels must be finite numbers, 1 of 9 images hold others": "nan.tif (3 NaN or infinite pixels)",

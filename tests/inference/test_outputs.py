@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
+import tifffile
+import zarr
 from numpy.typing import NDArray
 
 from tune_smp.data.collection import ImageGroup
@@ -17,6 +19,7 @@ from tune_smp.data.labels import ClassMap
 from tune_smp.errors import DataError
 from tune_smp.inference.blending import Rows
 from tune_smp.inference.outputs import plan_outputs, to_labels, write_rows
+from tune_smp.inference.sources import StackedReader
 
 
 def groups(folder: Path, *names: str) -> list[ImageGroup]:
@@ -95,3 +98,65 @@ def test_rows_of_every_plane_arrive_in_the_file(
             np.testing.assert_array_equal(
                 reader.read(plane), to_labels(wanted, class_map) if output == "labels" else wanted
             )
+
+
+def micrographs(folder: Path) -> None:
+    """Two images of one plane and a series of three times, with a pixel size of 0.325 µm where the format has one."""
+    frame = np.random.default_rng(0).integers(0, 250, (3, 40, 50), dtype=np.uint8)
+    size = {"PhysicalSizeX": 0.325, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": 0.65, "PhysicalSizeYUnit": "µm"}
+    tifffile.imwrite(folder / "ome.ome.tif", frame[0], ome=True, metadata={"axes": "YX", **size})
+    per_pixel = {"resolution": (1 / 0.325, 1 / 0.65), "imagej": True}
+    tifffile.imwrite(folder / "ij.tif", frame[0], metadata={"unit": "um"}, **per_pixel)
+    tifffile.imwrite(
+        folder / "series.tif", frame, metadata={"axes": "TYX", "unit": "micron", "finterval": 5.0}, **per_pixel
+    )
+    stack = np.stack([frame, frame + 1])
+    tifffile.imwrite(folder / "stack.tif", stack, metadata={"axes": "TZYX", "unit": "um", "spacing": 2.5}, **per_pixel)
+
+
+def written(folder: Path, name: str, suffix: str) -> Path:
+    """The mask of an image, written as ``predict`` writes it: every plane's own number as its values."""
+    output = folder / f"{name}.{suffix}"
+    class_map = ClassMap("binary", (0, 1), names=("foreground",))
+    with StackedReader([next(folder.glob(f"{name}*.tif"))]) as reader:
+        info = reader.info
+        ones = [
+            Rows(plane, 0, np.full((1, info.height, info.width), float(plane % 2), np.float32))
+            for plane in range(info.planes)
+        ]
+        write_rows(ones, output, info=info, class_map=class_map, output="labels")
+    return output
+
+
+@pytest.mark.parametrize(
+    ("name", "times", "depth", "more"),
+    [
+        ("ome", 1, 1, ""),
+        ("ij", 1, 1, ""),
+        ("series", 3, 1, 'TimeIncrement="5.0" TimeIncrementUnit="s"'),
+        ("stack", 2, 3, 'PhysicalSizeZ="2.5" PhysicalSizeZUnit="µm"'),
+    ],
+)
+def test_a_mask_has_the_pixel_size_and_the_axes_of_its_image(
+    tmp_path: Path, name: str, times: int, depth: int, more: str
+) -> None:
+    micrographs(tmp_path)
+    with tifffile.TiffFile(written(tmp_path, name, "mask.ome.tif")) as file:
+        described = file.ome_metadata or ""
+        pixels = file.series[0].asarray().reshape(times, depth, 40, 50)
+    for attribute in ('PhysicalSizeX="0.325"', 'PhysicalSizeXUnit="µm"', 'PhysicalSizeY="0.65"', more):
+        assert attribute in described
+    assert f'SizeT="{times}"' in described
+    assert f'SizeZ="{depth}"' in described
+    assert (pixels[:, :, 0, 0].reshape(-1) == np.arange(times * depth) % 2).all()
+
+
+def test_an_ome_zarr_mask_has_them_too(tmp_path: Path) -> None:
+    micrographs(tmp_path)
+    mask = written(tmp_path, "stack", "mask.ome.zarr")
+    image = cast(Any, zarr.open_group(mask, mode="r").attrs["multiscales"])[0]
+    assert image["datasets"][0]["coordinateTransformations"][0]["scale"] == [1.0, 1.0, 2.5, 0.65, 0.325]
+    assert [axis.get("unit") for axis in image["axes"]] == [None, None, "micrometer", "micrometer", "micrometer"]
+    with open_image(mask) as reader:
+        assert (reader.info.planes, reader.info.times) == (6, 2)
+        assert str(reader.info.calibration) == "0.325 µm × 0.65 µm"

@@ -77,19 +77,19 @@ class Decoded:
     places: list[NDArray[np.int32]]  # (n, 2) per class
 
 
-def survey_image(path: Path) -> Survey | Fault:
-    """Shape and dtype of an image file, from its header."""
+def survey_image(path: Path, size: tuple[int, int] | None = None) -> Survey | Fault:
+    """Shape and dtype of an image file, from its header; ``size`` chooses among several images in the file."""
     try:
-        with open_image(path) as reader:
+        with open_image(path, size=size) as reader:
             return Survey(reader.info)
     except DataError as error:
         return _unreadable(error)
 
 
-def survey_label(path: Path) -> Survey | Fault:
+def survey_label(path: Path, size: tuple[int, int] | None = None) -> Survey | Fault:
     """Shape, dtype and distinct values of a label file, all planes together."""
     try:
-        with open_image(path) as reader:
+        with open_image(path, size=size) as reader:
             every_plane = range(reader.info.planes)
             blocks = (block for plane in every_plane for _, block in _row_blocks([reader], plane))
             return Survey(reader.info, label_values(path.name, blocks))
@@ -100,7 +100,8 @@ def survey_label(path: Path) -> Survey | Fault:
 def decode(task: DecodeTask) -> list[Decoded | Fault | None]:
     """Copy every plane into the store; None for one that was only checked. Raises OSError when the disk is full."""
     try:
-        with _opened(task.images) as images, _opened(task.labels) as labels:
+        size = task.planes[0].image.shape[1:]
+        with _opened(task.images, size) as images, _opened(task.labels, size) as labels:
             return [_decode_plane(images, labels, plane, task) for plane in task.planes]
     except DataError as error:
         return [_unreadable(error)] * len(task.planes)
@@ -165,9 +166,9 @@ def _copy_mask(
 
 
 @contextmanager
-def _opened(paths: Sequence[Path]) -> Iterator[list[ImageReader]]:
+def _opened(paths: Sequence[Path], size: tuple[int, int]) -> Iterator[list[ImageReader]]:
     with ExitStack() as stack:
-        yield [stack.enter_context(open_image(path)) for path in paths]
+        yield [stack.enter_context(open_image(path, size=size)) for path in paths]
 
 
 def _row_blocks(readers: Sequence[ImageReader], plane: int) -> Iterator[tuple[int, NDArray[Any]]]:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import re
 import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import fields, replace
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, Literal, Self
@@ -22,20 +24,24 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from tune_smp.data.calibration import UNKNOWN, Calibration
 from tune_smp.data.formats import image_format, image_stem, image_suffix, is_junk, shown
 from tune_smp.data.image_reader import ImageInfo, ImageReader, undecodable
-from tune_smp.data.ome_zarr import ZarrReader, find_full_resolution
-from tune_smp.data.tiff import TiffReader
+from tune_smp.data.ome_zarr import ZarrReader, calibrate_zarr, find_full_resolution
+from tune_smp.data.tiff import TiffReader, calibrate_tiff
 from tune_smp.errors import DataError, Problem, ResourceError
 
 __all__ = ["ImageInfo", "ImageReader", "LabelWriter", "image_stem", "is_junk", "open_image"]
 
 TILE = 1024  # px, the tiles in which bfio reads and writes
+_BY_BFIO = frozenset({"channels", "height", "width", "planes", "dtype", "times"})
 _WRITABLE = frozenset({"uint8", "uint16", "uint32", "int8", "int16", "int32", "float32"})
 
 
-def open_image(path: Path) -> ImageReader:
+def open_image(path: Path, *, size: tuple[int, int] | None = None) -> ImageReader:
     """Open an image file (or OME-Zarr folder) for reading.
+
+    Of several images in one TIFF, the only one with this ``size`` (height, width) is read, else the first.
 
     Raises:
         DataError: it cannot be read; file and reason are named.
@@ -44,7 +50,7 @@ def open_image(path: Path) -> ImageReader:
         case "zarr":
             return _open_zarr(path)
         case "tiff":
-            return _open_tiff(path)
+            return _open_tiff(path, size)
         case "png" | "jpeg" as kind:
             from tune_smp.data.pictures import PictureReader  # noqa: PLC0415  Pillow, for those who have pictures
 
@@ -60,15 +66,15 @@ def _open_zarr(path: Path) -> ImageReader:
         raise
     except Exception as error:  # broken or foreign metadata raise anything
         raise undecodable(path, error) from error
-    return OmeReader(path, "zarr")
+    return OmeReader(path, "zarr", found.info if found else None)
 
 
-def _open_tiff(path: Path) -> ImageReader:
-    reader = TiffReader(path)
+def _open_tiff(path: Path, size: tuple[int, int] | None) -> ImageReader:
+    reader = TiffReader(path, size=size)
     if not _is_bfio_tiff(path, reader):
         return reader
     try:
-        ome = OmeReader(path, "python")
+        ome = OmeReader(path, "python", reader.stored)
     except DataError as error:
         # OME-XML that bfio cannot parse; tifffile reads the same pixels.
         logging.getLogger(__name__).info("bfio cannot open %s, tifffile reads it instead: %s", path, error)
@@ -78,18 +84,28 @@ def _open_tiff(path: Path) -> ImageReader:
 
 
 def _is_bfio_tiff(path: Path, reader: TiffReader) -> bool:
-    """Whether bfio reads this TIFF, and reads it right: it looks at less than this, and misreads other tile sizes."""
-    page, info = reader.file.pages.first, reader.info
-    order = re.search(r'DimensionOrder="(\w+)"', reader.file.ome_metadata or "")
+    """Whether bfio reads this TIFF, and reads it right: it looks at less than this, and misreads other tile sizes.
+
+    Of several planes it takes the order of the pages, whatever the OME-XML says, and 2.5.0 fails on them with tifffile
+    2026.9.20 and later.
+    """
+    page = reader.file.pages.first
+    order = re.search(r'DimensionOrder="(\w+)"', page.description)
     return (
         path.name.endswith((".ome.tif", ".ome.tiff"))
         and page.is_tiled
         and (page.tilewidth, page.tilelength, page.samplesperpixel) == (TILE, TILE, 1)
         and order is not None
         and order[1] == "XYZCT"
-        and len(reader.file.pages) == info.planes * info.channels
+        and len(reader.file.pages) == reader.info.planes == reader.info.channels == 1
+        and _promised_planes(page.description) == 1
         and page.dtype.name in _WRITABLE
     )
+
+
+def _promised_planes(ome_xml: str) -> int:
+    """The planes that an OME-XML speaks of, in this file or others."""
+    return math.prod(int(size) for size in re.findall(r'\bSize[ZCT]="(\d+)"', ome_xml))
 
 
 @functools.cache
@@ -111,7 +127,8 @@ class OmeReader(ImageReader):
     A chunk that is missing in an OME-Zarr reads as zeros: writers leave out chunks of zeros on purpose.
     """
 
-    def __init__(self, path: Path, backend: Literal["zarr", "python"]) -> None:
+    def __init__(self, path: Path, backend: Literal["zarr", "python"], known: ImageInfo | None = None) -> None:
+        """``known`` has what bfio does not say: tags, and the size of pixels."""
         # One worker: with more, bfio's threads swallow what goes wrong and leave zeros.
         try:
             is_zarr_3 = backend == "zarr" and _bfio().utils.detect_zarr_format(path) == 3
@@ -119,7 +136,11 @@ class OmeReader(ImageReader):
         except Exception as error:
             raise undecodable(path, error) from error
         reader = self._reader
-        super().__init__(path, ImageInfo(reader.C, reader.Y, reader.X, reader.Z * reader.T, np.dtype(reader.dtype)))
+        found = ImageInfo(reader.C, reader.Y, reader.X, reader.Z * reader.T, np.dtype(reader.dtype), times=reader.T)
+        if known is not None:
+            facts = {field.name: getattr(known, field.name) for field in fields(known) if field.name not in _BY_BFIO}
+            found = replace(found, **facts)
+        super().__init__(path, found)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -142,8 +163,16 @@ class LabelWriter:
     what was there; else nothing is left. Holds at most 1024 rows of every plane that is being written.
     """
 
-    def __init__(self, path: Path, *, shape: tuple[int, int, int, int], dtype: DTypeLike) -> None:
-        """``shape`` is (planes, C, H, W).
+    def __init__(
+        self,
+        path: Path,
+        *,
+        shape: tuple[int, int, int, int],
+        dtype: DTypeLike,
+        times: int = 1,
+        calibration: Calibration = UNKNOWN,
+    ) -> None:
+        """``shape`` is (planes, C, H, W); the planes are ``times`` times Z, T the slower one.
 
         Raises:
             ValueError: the suffix, or a dtype that bfio does not write faithfully (64-bit, bool).
@@ -154,9 +183,11 @@ class LabelWriter:
         suffix = image_suffix(path.name).lower()
         if suffix not in (".ome.tif", ".ome.tiff", ".ome.zarr", ".zarr"):
             raise ValueError(f"labels are written as .ome.tif or .ome.zarr, not as {path.name!r}")
-        if self.dtype.name not in _WRITABLE or 0 in shape:
+        if self.dtype.name not in _WRITABLE or 0 in shape or shape[0] % times:
             raise ValueError(f"labels of type {self.dtype} and shape {shape} cannot be written")
         self._is_tiff = suffix.startswith(".ome.tif")
+        self._depth = shape[0] // times
+        self._calibration = calibration
         self._rows = [0] * shape[0]  # rows that came so far, per plane
         self._buffers: dict[int, NDArray[Any]] = {}  # plane → the strip (C, 1024, W) that is being filled
 
@@ -203,9 +234,9 @@ class LabelWriter:
             max_workers=1,  # with more, the Zarr writer swallows errors and the TIFF's bytes differ from run to run
             Y=height,
             X=width,
-            Z=planes,
+            Z=self._depth,
             C=channels,
-            T=1,
+            T=planes // self._depth,
             dtype=self.dtype,
         )
         return self
@@ -227,6 +258,7 @@ class LabelWriter:
             raise ValueError(f"{self.path.name}: {self._rows} of {self.shape[2]} rows were written")
         with self._disk_errors():
             self._writer.close()
+            (calibrate_tiff if self._is_tiff else calibrate_zarr)(self._temporary, self._calibration)
             if self.path.is_dir() and not self.path.is_symlink():
                 self.path.replace(self._folder / "replaced")  # a folder that holds something cannot be replaced at once
             self._temporary.replace(self.path)
@@ -234,16 +266,17 @@ class LabelWriter:
     def _write_strip(self, strip: NDArray[Any], plane: int, y: int) -> None:
         """Write a strip (C, 1024, width rounded up to whole tiles), zero beyond the image's edges."""
         _, channels, height, width = self.shape
+        time, z = divmod(plane, self._depth)
         with self._disk_errors(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Object at OME is not recognized")  # bfio's own metadata folder
             for channel in range(channels):
                 block = strip[channel, :, :, None, None, None]  # (Y, X, Z, C, T)
                 if self._is_tiff:
                     # Whole tiles: BioWriter.write takes none beyond the edge, and pads with whatever memory holds.
-                    where = [0, block.shape[1]], [y, y + TILE], [plane, plane + 1], [channel], [0]
+                    where = [0, block.shape[1]], [y, y + TILE], [z, z + 1], [channel], [time]
                     self._writer._backend.write_image(*where, block)
                 else:
-                    self._writer.write(block[: height - y, :width], Y=y, X=0, Z=plane, C=[channel], T=[0])
+                    self._writer.write(block[: height - y, :width], Y=y, X=0, Z=z, C=[channel], T=[time])
 
     @contextmanager
     def _disk_errors(self) -> Iterator[None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +11,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tune_smp.data.image_reader import ImageInfo, ImageReader, region_by_axes
+from tune_smp.data.calibration import UNKNOWN, Calibration, Length
+from tune_smp.data.image_reader import SEVERAL_NOTE, ImageInfo, ImageReader, plane_counts, region_by_axes
 
 BFIO_TILE = 1024  # px
 _OME_TYPES = frozenset({"uint8", "uint16", "uint32", "int8", "int16", "int32", "float32", "float64"})
+# OME-Zarr writes the names of units out.
+_ZARR_UNITS = {
+    "m": "meter",
+    "cm": "centimeter",
+    "mm": "millimeter",
+    "µm": "micrometer",
+    "nm": "nanometer",
+    "pm": "picometer",
+    "Å": "angstrom",
+    "in": "inch",
+    "d": "day",
+    "h": "hour",
+    "min": "minute",
+    "s": "second",
+    "ms": "millisecond",
+    "µs": "microsecond",
+    "ns": "nanosecond",
+}
 
 
 @dataclass(frozen=True)
@@ -24,6 +43,24 @@ class FullResolution:
     array: Any  # zarr.Array
     path: str
     axes: str  # letters of TCZYX
+    calibration: Calibration = UNKNOWN
+    notes: tuple[str, ...] = ()
+
+    @property
+    def info(self) -> ImageInfo:
+        """What the array holds."""
+        sizes = dict(zip(self.axes, self.array.shape, strict=True))
+        planes, times = plane_counts(self.axes, self.array.shape)
+        return ImageInfo(
+            sizes.get("C", 1),
+            sizes["Y"],
+            sizes["X"],
+            planes,
+            np.dtype(self.array.dtype),
+            self.notes,
+            times=times,
+            calibration=self.calibration,
+        )
 
     def is_read_by_bfio(self, folder: Path) -> bool:
         """Whether bfio reads this array, and all of it right.
@@ -56,7 +93,49 @@ def find_full_resolution(folder: Path) -> FullResolution | None:
     array: Any = group[path]
     named = multiscales[0].get("axes", "tczyx"[-array.ndim :])
     axes = "".join(axis["name"] if isinstance(axis, dict) else axis for axis in named).upper()
-    return FullResolution(array, path, axes)
+    notes = (f"{SEVERAL_NOTE}, of which number 1 is read: {len(multiscales)}",) if len(multiscales) > 1 else ()
+    return FullResolution(array, path, axes, _calibration(multiscales[0], axes), notes)
+
+
+def _calibration(multiscale: Any, axes: str) -> Calibration:
+    """Unit of each axis, and its step: the scale of the first data set times that of the whole image."""
+    steps = [1.0] * len(axes)
+    for level in (multiscale["datasets"][0], multiscale):
+        for transformation in level.get("coordinateTransformations", ()):
+            if transformation.get("type") == "scale" and len(transformation.get("scale", ())) == len(axes):
+                steps = [step * float(factor) for step, factor in zip(steps, transformation["scale"], strict=True)]
+    units = [axis.get("unit", "") if isinstance(axis, dict) else "" for axis in multiscale.get("axes", ())]
+    found = {
+        letter.lower(): Length.of(step, unit)
+        for letter, step, unit in zip(axes, steps, units or [""] * len(axes), strict=True)
+        if letter in "XYZT" and unit
+    }
+    return Calibration(**found)
+
+
+def calibrate_zarr(folder: Path, calibration: Calibration) -> None:
+    """Write axes, units and scale into the metadata of an OME-Zarr image that bfio wrote as version 0.1, TCZYX."""
+    lengths = {axis: length for axis in "tzyx" if (length := getattr(calibration, axis))}
+    if not lengths:
+        return
+    kinds = {"t": "time", "c": "channel"}
+    axes = [
+        {"name": axis, "type": kinds.get(axis, "space")}
+        | ({"unit": _ZARR_UNITS[lengths[axis].unit]} if axis in lengths else {})
+        for axis in "tczyx"
+    ]
+    scale = [lengths[axis].value if axis in lengths else 1.0 for axis in "tczyx"]
+    # Both files: attributes are read from the consolidated one where it is there.
+    for name in (".zattrs", ".zmetadata"):
+        file = folder / name
+        if file.exists():
+            document = json.loads(file.read_text(encoding="utf-8"))
+            attributes = document["metadata"].get(".zattrs", {}) if name == ".zmetadata" else document
+            for image in attributes.get("multiscales", ()):
+                image |= {"version": "0.4", "axes": axes}
+                for dataset in image["datasets"]:
+                    dataset["coordinateTransformations"] = [{"type": "scale", "scale": scale}]
+            file.write_text(json.dumps(document), encoding="utf-8")
 
 
 class ZarrReader(ImageReader):
@@ -64,10 +143,7 @@ class ZarrReader(ImageReader):
 
     def __init__(self, path: Path, found: FullResolution) -> None:
         self._found = found
-        sizes = dict(zip(found.axes, found.array.shape, strict=True))
-        planes = math.prod(size for axis, size in sizes.items() if axis not in "CYX")
-        info = ImageInfo(sizes.get("C", 1), sizes["Y"], sizes["X"], planes, np.dtype(found.array.dtype))
-        super().__init__(path, info)
+        super().__init__(path, found.info)
 
     def close(self) -> None:
         """Nothing is held open."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,24 +13,27 @@ import numpy as np
 
 from tune_smp.data.collection import Pair, expand_planes
 from tune_smp.data.decoding import Fault, FaultKind, Survey
+from tune_smp.data.image_reader import NAME_AXES, UNNAMED_NOTE, ImageInfo, counted_notes
 from tune_smp.data.labels import LabelValues
 from tune_smp.data.pairing import shown
 from tune_smp.errors import DataError, Problem, listing
 
 Surveys = Mapping[Path, Survey | Fault]
+Sizes = Mapping[Path, tuple[int, int]]
 
+_UNNAMED = "without axis names"
 _LEAVE_OUT = "or pass --skipCorrupt to leave their pairs out"
 _RULES: Mapping[FaultKind, tuple[str, str]] = {
-    "unreadable": ("{} of {} files cannot be read", f"copy or export them again, {_LEAVE_OUT}"),
+    "unreadable": ("{} of {} files cannot be read", f"mend or replace them, {_LEAVE_OUT}"),
     "planes": (
         "image and label need the same number of Z and T planes, {} of {} pairs differ",
-        f"export them again, or give one of the two a single plane, {_LEAVE_OUT}",
+        f"give both the same number, or one of the two a single plane, {_LEAVE_OUT}",
     ),
     "channel_sizes": (
         "the files of a pair need the same size, {} of {} pairs differ",
-        f"export them again, {_LEAVE_OUT}",
+        f"give them the same size, {_LEAVE_OUT}",
     ),
-    "sizes": ("image and label need the same size, {} of {} pairs differ", f"export them again, {_LEAVE_OUT}"),
+    "sizes": ("image and label need the same size, {} of {} pairs differ", f"give both the same size, {_LEAVE_OUT}"),
     "channels": (
         "all images need the same number of channels, {} of {} differ from the others",
         f"convert them, narrow --imagesPattern, {_LEAVE_OUT}",
@@ -80,9 +84,14 @@ def as_problems(faults: Iterable[Fault], pairs: Sequence[Pair]) -> list[Problem]
     for fault in faults:
         by_kind[fault.kind].append(fault)
     return [
-        Problem(_RULES[kind][0].format(len(same), totals[kind]), _listed(same), _RULES[kind][1])
+        Problem(_RULES[kind][0].format(len(same), totals[kind]), _listed(same), _way_out(kind, same))
         for kind, same in by_kind.items()
     ]
+
+
+def _way_out(kind: FaultKind, faults: Sequence[Fault]) -> str:
+    has_unnamed = any(_UNNAMED in fault.detail for fault in faults)
+    return f"{NAME_AXES}, {_LEAVE_OUT}" if has_unnamed else _RULES[kind][1]
 
 
 def left_out_note(faults: Sequence[Fault], *, left_out: int, total: int) -> tuple[str, ...]:
@@ -91,9 +100,43 @@ def left_out_note(faults: Sequence[Fault], *, left_out: int, total: int) -> tupl
 
 
 def survey_notes(surveys: Surveys, kind: str) -> list[str]:
-    """What readers had to tell, each once, with the number of files of this ``kind``."""
-    notes = Counter(note for survey in surveys.values() if isinstance(survey, Survey) for note in survey.info.notes)
-    return [f"{note} ({count} of {len(surveys)} {kind})" for note, count in notes.items()]
+    """What readers noticed, each once, with the number of files of this ``kind``."""
+    infos = {shown(path.name): survey.info for path, survey in surveys.items() if isinstance(survey, Survey)}
+    return [
+        *counted_notes({name: info.notes for name, info in infos.items()}, kind),
+        *_pixel_size_note(infos.values(), kind),
+    ]
+
+
+def _pixel_size_note(infos: Iterable[ImageInfo], kind: str) -> Iterable[str]:
+    """Reported when pixels differ in their physical size: objects then differ in pixels as well."""
+    counts = Counter(str(info.calibration) for info in infos if info.calibration.x or info.calibration.y)
+    if len(counts) > 1:
+        listed = listing([f"{size} ({count})" for size, count in counts.most_common()])
+        yield f"{kind} have different pixel sizes: {listed}"
+
+
+def wanted_sizes(pairs: Sequence[Pair], images: Surveys, labels: Surveys) -> tuple[Sizes, Sizes]:
+    """Which image of a file that holds several is meant, of the images' files and of the labels': the other's size.
+
+    Files whose first image fits are left out, and those of which none or several fit.
+    """
+    of_images: dict[Path, tuple[int, int]] = {}
+    of_labels: dict[Path, tuple[int, int]] = {}
+    for pair in pairs:
+        for path, label in product(pair.images, pair.labels):
+            image_info, label_info = _info(images[path]), _info(labels[label])
+            if image_info is None or label_info is None or image_info.size == label_info.size:
+                continue
+            if image_info.sizes.count(label_info.size) == 1:
+                of_images[path] = label_info.size
+            elif label_info.sizes.count(image_info.size) == 1:
+                of_labels[label] = image_info.size
+    return of_images, of_labels
+
+
+def _info(survey: Survey | Fault) -> ImageInfo | None:
+    return survey.info if isinstance(survey, Survey) else None
 
 
 def dtype_note(planes: Sequence[Plane]) -> tuple[str, ...]:
@@ -111,7 +154,8 @@ def _pair_faults(pair: Pair, images: Surveys, labels: Surveys) -> list[Fault]:
     try:
         expand_planes([pair], _plane_counts(pair, images, labels))
     except DataError as error:
-        return [Fault("planes", pair.name, error.problems[0].where)]
+        unnamed = any(note.startswith(UNNAMED_NOTE) for one in surveys for note in cast(Survey, one).info.notes)
+        return [Fault("planes", pair.name, error.problems[0].where + (f", {_UNNAMED}" if unnamed else ""))]
     image_sizes = {path: _size(images[path]) for path in pair.images}
     label_sizes = {path: _size(labels[path]) for path in pair.labels}
     for sizes in (image_sizes, label_sizes):
@@ -119,7 +163,17 @@ def _pair_faults(pair: Pair, images: Surveys, labels: Surveys) -> list[Fault]:
             each = ", ".join(f"{shown(path.name)}: {size}" for path, size in sizes.items())
             return [Fault("channel_sizes", pair.name, each)]
     image, label = image_sizes[pair.images[0]], label_sizes[pair.labels[0]]
-    return [Fault("sizes", pair.name, f"image {image}, label {label}")] if image != label else []
+    if image == label:
+        return []
+    image, label = _size_and_notes(images[pair.images[0]]), _size_and_notes(labels[pair.labels[0]])
+    return [Fault("sizes", pair.name, f"image {image}, label {label}")]
+
+
+def _size_and_notes(survey: Survey | Fault) -> str:
+    """What the reader noticed about a file may be the reason why it does not fit."""
+    notes = cast(Survey, survey).info.notes
+    said = [f"{note.partition(': ')[2]} {_UNNAMED}" if note.startswith(UNNAMED_NOTE) else note for note in notes]
+    return "; ".join([_size(survey), *said])
 
 
 def _planes(pair: Pair, images: Surveys, labels: Surveys) -> list[Plane]:

@@ -8,12 +8,12 @@ from typing import Any, Literal
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ImageFile
+from PIL import Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from tune_smp.data.formats import shown
-from tune_smp.data.image_reader import ALPHA_NOTE, PALETTE_NOTE, ImageInfo, ImageReader, undecodable
+from tune_smp.data.image_reader import ImageInfo, ImageReader, undecodable
 from tune_smp.errors import DataError, Problem
 
 # Channels and dtype of the Pillow modes that PNG and JPEG have; alpha is not counted.
@@ -54,20 +54,28 @@ class PictureReader(ImageReader):
             fix = "convert it to greyscale or RGB"
             raise DataError(Problem(f"images in {mode} are not supported", shown(path), fix))
         channels, dtype = _MODES[mode]
-        notes = []
-        if mode in ("LA", "PA", "RGBA") or "transparency" in self._file.info:
-            notes.append(ALPHA_NOTE)
-        if mode in ("P", "PA"):
-            notes.append(PALETTE_NOTE)
-        # Only of JPEG: to find it in a PNG, Pillow would decode the whole image.
-        if self._file.format == "JPEG" and self._file.getexif().get(_EXIF_ORIENTATION, 1) != 1:
-            notes.append("the EXIF orientation is not applied: pixels are read as they are stored")
         packing = self._packing()
         # Pillow opens PNG of 16 bits per colour as 8: those go through imagecodecs.
         self._deep = packing.endswith(";16B") and mode != "I;16"
         self._bits = int(packing[2:]) if packing in ("L;2", "L;4") else 8
         width, height = self._file.size
-        return ImageInfo(channels, height, width, 1, np.dtype(np.uint16 if self._deep else dtype), tuple(notes))
+        return ImageInfo(
+            channels,
+            height,
+            width,
+            1,
+            np.dtype(np.uint16 if self._deep else dtype),
+            lossy="JPEG" if self._file.format == "JPEG" else "",
+            palette=_palette(self._file),
+            alpha=mode in ("LA", "PA", "RGBA") or "transparency" in self._file.info,
+            orientation=_orientation(path, self._file),
+        )
+
+    def alpha(self, plane: int = 0, y: slice = slice(None), x: slice = slice(None)) -> NDArray[Any] | None:  # noqa: ARG002
+        """The region (1, h, w) of the alpha channel, which ``read`` leaves out; None where there is none."""
+        if not self.info.alpha:
+            return None
+        return np.asarray(self._file.convert("RGBA").getchannel("A"))[None, y, x]
 
     def _packing(self) -> str:
         """How the file packs its pixels, such as ``RGB;16B``."""
@@ -94,3 +102,31 @@ def _open(path: Path, kind: Literal["png", "jpeg"]) -> ImageFile.ImageFile:
         return plugin(str(path))
     except (OSError, SyntaxError, ValueError) as error:
         raise undecodable(path, error) from error
+
+
+def _palette(file: ImageFile.ImageFile) -> tuple[tuple[int, int, int], ...]:
+    colours = (file.getpalette("RGB") or []) if file.mode in ("P", "PA") else []
+    return tuple(zip(colours[::3], colours[1::3], colours[2::3], strict=True))
+
+
+def _orientation(path: Path, file: ImageFile.ImageFile) -> int:
+    """From EXIF, of PNG also where it stands behind the pixels: Pillow would decode them to find it."""
+    exif = Image.Exif()
+    if file.format == "JPEG" or file.info.keys() & {"exif", "Raw profile type exif"}:
+        exif = file.getexif()
+    elif chunk := _png_chunk(path, b"eXIf"):
+        exif.load(b"Exif\0\0" + chunk)
+    found = exif.get(_EXIF_ORIENTATION, 1)
+    return found if found in range(2, 9) else 1
+
+
+def _png_chunk(path: Path, kind: bytes) -> bytes:
+    """The content of the first chunk of this kind, if any; a chunk is length, kind, content and CRC."""
+    with path.open("rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            length = int.from_bytes(head[:4], "big")
+            if head[4:] == kind:
+                return file.read(length)
+            file.seek(length + 4, 1)
+    return b""

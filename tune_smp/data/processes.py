@@ -27,6 +27,9 @@ from tune_smp.errors import Problem, ResourceError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+logger = logging.getLogger(__name__)
+
+_MOST_LINES = 100  # that a worker keeps per message
 _MOST_ITEMS = 16  # that travel together: keeps the cost of a message below 0.1 ms per item
 _START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from tune_smp.data.processes import serve; serve()"
 
@@ -94,7 +97,8 @@ class Workers:
 def serve() -> None:
     """What a worker does: answer requests from standard input until it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of the terminal; the parent decides
-    logging.getLogger().addHandler(logging.NullHandler())  # what goes wrong comes back as an exception
+    logging.captureWarnings(True)
+    logging.getLogger().addHandler(_LOGGED)  # what goes wrong comes back as an exception
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever a library prints must not get among the replies
     requests = sys.stdin.buffer
@@ -112,10 +116,30 @@ def serve() -> None:
 
 def _answer(function: Callable[[Any], Any], items: Sequence[Any]) -> bytes:
     try:
-        return pickle.dumps((True, [function(item) for item in items]))
+        return pickle.dumps((True, [function(item) for item in items], _LOGGED.taken()))
     except Exception as error:  # noqa: BLE001  raised again in the parent
         error.add_note(traceback.format_exc())
-        return pickle.dumps((False, error))
+        return pickle.dumps((False, error, _LOGGED.taken()))
+
+
+class _Logged(logging.Handler):
+    """Keeps what libraries warn of in a worker, for the parent's log; never for the terminal."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if len(self._lines) < _MOST_LINES:
+            self._lines.append(f"{record.name}: {record.getMessage()}")
+
+    def taken(self) -> list[str]:
+        """The lines since the last call."""
+        lines, self._lines = self._lines, []
+        return lines
+
+
+_LOGGED = _Logged()
 
 
 def _ask(process: subprocess.Popen[bytes], function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
@@ -123,7 +147,7 @@ def _ask(process: subprocess.Popen[bytes], function: Callable[[Item], Result], i
     try:
         pickle.dump((function, items), requests)
         requests.flush()
-        is_done, answer = pickle.load(replies)  # noqa: S301  our own worker wrote it
+        is_done, answer, logged = pickle.load(replies)  # noqa: S301  our own worker wrote it
     except (EOFError, BrokenPipeError, pickle.UnpicklingError) as error:
         process.kill()  # changes nothing for one that is dead, as all but a garbled one are
         raise ResourceError(
@@ -132,6 +156,8 @@ def _ask(process: subprocess.Popen[bytes], function: Callable[[Item], Result], i
                 fix="a negative code is a signal, -9 most often lack of memory: close other programs and run again",
             )
         ) from error
+    for line in logged:
+        logger.info("a worker: %s", line)
     if not is_done:
         raise cast(Exception, answer)
     return cast(list[Result], answer)

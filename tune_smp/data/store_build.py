@@ -75,6 +75,7 @@ def build_store(folder: Path, request: StoreRequest) -> None:
     with Workers(_process_count(pairs)) as workers:
         images = _survey((path for pair in pairs for path in pair.images), workers, survey_image)
         labels = _survey((path for pair in pairs for path in pair.labels), workers, survey_label)
+        images, labels = _right_images(pairs, images, labels)
         planes, faults = pair_checks.check_pairs(pairs, images, labels)
         class_map, problems = _class_map(planes, labels, request)
         if class_map is None or (faults and not request.skip_corrupt):
@@ -109,6 +110,15 @@ def _process_count(pairs: Sequence[Pair]) -> int:
 def _survey(paths: Iterable[Path], workers: Workers, look: Callable[[Path], Survey | Fault]) -> Surveys:
     distinct = list(dict.fromkeys(paths))
     return dict(zip(distinct, workers.map(look, distinct), strict=True))
+
+
+def _right_images(pairs: Sequence[Pair], images: Surveys, labels: Surveys) -> tuple[Surveys, Surveys]:
+    """The surveys of images and labels again, where another image in their files is the one that is meant."""
+    of_images, of_labels = pair_checks.wanted_sizes(pairs, images, labels)
+    return (
+        {**images, **{path: survey_image(path, size) for path, size in of_images.items()}},
+        {**labels, **{path: survey_label(path, size) for path, size in of_labels.items()}},
+    )
 
 
 def _class_map(

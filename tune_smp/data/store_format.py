@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from tune_smp.data.collection import Collection, Pair
 from tune_smp.data.labels import ClassMap
 
-FORMAT_VERSION = 1  # raised when older stores must be built anew
+FORMAT_VERSION = 2  # raised when older stores must be built anew
 ALIGNMENT = 64  # bytes; an array that begins at a cache line
 INDEX, IMAGES, MASKS = "index.json", "images.bin", "masks.bin"
 STATISTICS = ("minimum", "maximum", "mean", "std", "low", "high")  # fields of ChannelStatistics, one number per channel

@@ -67,7 +67,8 @@ def write_rows(rows: Iterable[Rows], path: Path, *, info: ImageInfo, class_map: 
     labels = output == "labels"
     dtype = class_map.decode(np.zeros((class_map.classes, 1, 1), np.uint8)).dtype if labels else np.dtype(np.float32)
     channels = 1 if labels and class_map.mode == "multiclass" else class_map.classes
-    with LabelWriter(path, shape=(info.planes, channels, info.height, info.width), dtype=dtype) as writer:
+    shape = info.planes, channels, info.height, info.width
+    with LabelWriter(path, shape=shape, dtype=dtype, times=info.times, calibration=info.calibration) as writer:
         for strip in rows:
             pixels = to_labels(strip.probabilities, class_map) if labels else strip.probabilities
             writer.write(pixels, plane=strip.plane, y=strip.y)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tune_smp.data.collection import find_images
 from tune_smp.data.formats import shown
+from tune_smp.data.image_reader import counted_notes
 from tune_smp.data.preprocessing import Preprocessing
 from tune_smp.errors import DataError, Problem, SettingsError, listing
 from tune_smp.inference.model_folder import open_model
@@ -107,16 +108,16 @@ def _plan(settings: PredictSettings, preprocessing: Preprocessing) -> tuple[Job,
 def _check_headers(jobs: Sequence[Job], preprocessing: Preprocessing, *, skip_corrupt: bool) -> _Sorted:
     """Open every image and look at its size and channels: cheap, so that a wrong one is told before hours of work."""
 
-    told: Counter[str] = Counter()
+    notes: dict[str, tuple[str, ...]] = {}
 
     def check(job: Job) -> None:
         with StackedReader(job.paths) as reader:
             check_channels(reader, preprocessing)
-            told.update(set(reader.info.notes))
+            notes[shown(job.name)] = tuple(dict.fromkeys(reader.info.notes))
 
     checked = _each(jobs, check)
     _refuse(checked, skip_corrupt=skip_corrupt)
-    return replace(checked, notes=tuple(f"{note} ({count} of {len(jobs)} images)" for note, count in told.items()))
+    return replace(checked, notes=tuple(counted_notes(notes, "images")))
 
 
 def _predict_all(

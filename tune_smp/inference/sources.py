@@ -106,9 +106,11 @@ def _stacked_info(paths: Sequence[Path], infos: Sequence[ImageInfo]) -> ImageInf
             sizes = ", ".join(f"{info.height} × {info.width} px of {info.planes} planes" for info in infos)
             differs = f"files stacked into channels must have one size, these have {sizes}"
             raise DataError(Problem(differs, str(path), "give every channel of an image the same size"))
+    deepest = next(info for info in infos if info.planes == planes)
     return replace(
         first,
         planes=planes,
+        times=deepest.times,
         channels=sum(info.channels for info in infos),
         dtype=np.result_type(*(info.dtype for info in infos)),
         notes=tuple(note for info in infos for note in info.notes),

@@ -26,12 +26,15 @@ class _LogFile(logging.FileHandler):
 
 @contextlib.contextmanager
 def logged(folder: Path, command: str) -> Iterator[logging.Logger]:
-    """Write what tune-smp logs inside the block, and the traceback of what ends it, to ``folder/<command>.log``."""
+    """Write what tune-smp logs inside the block, and the traceback of what ends it, to ``folder/<command>.log``.
+
+    So are the warnings of other packages, which the screen does not show.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    logger = logging.getLogger("tune_smp")
+    root, logger = logging.getLogger(), logging.getLogger("tune_smp")
     handler = _LogFile(folder / f"{command}.log", encoding="utf-8")
     handler.setFormatter(logging.Formatter(FORMAT))
-    logger.addHandler(handler)
+    root.addHandler(handler)
     previous = logger.level
     logger.setLevel(min(logging.INFO, logger.getEffectiveLevel()))
     try:
@@ -44,5 +47,5 @@ def logged(folder: Path, command: str) -> Iterator[logging.Logger]:
         raise
     finally:
         logger.setLevel(previous)
-        logger.removeHandler(handler)
+        root.removeHandler(handler)
         handler.close()
