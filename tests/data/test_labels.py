@@ -12,16 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from tune_smp.data.labels import (
-    DISTINCT_LIMIT,
-    IGNORE,
-    ClassMap,
-    LabelValues,
-    Mode,
-    distinct_values,
-    label_values,
-    learn_class_map,
-)
+from tune_smp.data.label_values import DISTINCT_LIMIT, distinct_values, label_values
+from tune_smp.data.labels import IGNORE, ClassMap, Mode, learn_class_map
 from tune_smp.errors import DataError
 
 INTEGERS = ("uint8", "int8", "uint16", "int16", "int32", "uint32", "float32")
@@ -106,6 +98,12 @@ def test_encoding_in_pieces_is_encoding_at_once(monkeypatch: pytest.MonkeyPatch)
     assert distinct_values(label.astype(np.int32)).tolist() == [0, 1, 2, 3, 4]
 
 
+def test_labels_without_a_background_are_refused() -> None:
+    with pytest.raises(DataError, match=r"no label has a background.*smallest value is 1\n.*0\.tif\n.*multiclass"):
+        learned("binary", label_of(1, 2))
+    assert any("no label holds 0" in note for note in learned("multiclass", label_of(1, 2)).notes)
+
+
 @pytest.mark.parametrize(
     ("label", "foreground", "told"),
     [
@@ -115,7 +113,6 @@ def test_encoding_in_pieces_is_encoding_at_once(monkeypatch: pytest.MonkeyPatch)
         (label_of(0, 0.5, dtype="float32"), 0.5, ("the foreground has the value 0.5",)),
         (label_of(0, 0.25, 0.5, dtype="float32"), 1, ("3 distinct values (a probability map?)",)),
         (label_of(-1, 0, 1, dtype="int8"), 1, ("negative values, down to -1: they count as background",)),
-        (label_of(3, 3), 3, ("the foreground has the value 3", "no label has a background")),
         (label_of(0, 0), 1, ()),
     ],
 )
@@ -193,11 +190,6 @@ def test_255_classes_fit() -> None:
     label = np.arange(255, dtype=np.uint8).reshape(1, 15, 17)
     class_map = learned("multiclass", label)
     assert class_map.encode(label).max() == 254
-
-
-def test_jpeg_labels_are_told() -> None:
-    (note,) = learn_class_map("binary", [LabelValues("a.JPG", 1, (0, 1))]).notes
-    assert "JPEG, which changes pixel values: a.JPG" in note
 
 
 @given(hnp.arrays(st.sampled_from(INTEGERS), (1, 9, 4), elements=st.integers(0, 100)))

@@ -5,9 +5,10 @@ Functions of this module run in worker processes. They hold at most one strip of
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -16,7 +17,9 @@ from numpy.typing import NDArray
 
 from tune_smp.data.foreground import ForegroundSample, class_pixels, foreground_pixels, value_counts
 from tune_smp.data.images import ImageInfo, ImageReader, open_image
-from tune_smp.data.labels import IGNORE, ClassMap, LabelValues, label_values
+from tune_smp.data.label_looks import WINDOW, LabelLook, look_at
+from tune_smp.data.label_values import LabelValues, ValueCounter, label_values
+from tune_smp.data.labels import IGNORE, ClassMap
 from tune_smp.data.normalization import ChannelStatistics, image_statistics
 from tune_smp.data.store_format import IMAGES, MASKS, Extent
 from tune_smp.errors import DataError
@@ -75,6 +78,7 @@ class Decoded:
     foreground_pixels: int
     ignored_pixels: int
     places: list[NDArray[np.int32]]  # (n, 2) per class
+    checksum: int | None  # of the image's pixels; None: they are all equal
 
 
 def survey_image(path: Path, size: tuple[int, int] | None = None) -> Survey | Fault:
@@ -92,9 +96,37 @@ def survey_label(path: Path, size: tuple[int, int] | None = None) -> Survey | Fa
         with open_image(path, size=size) as reader:
             every_plane = range(reader.info.planes)
             blocks = (block for plane in every_plane for _, block in _row_blocks([reader], plane))
-            return Survey(reader.info, label_values(path.name, blocks))
+            values = replace(
+                label_values(path.name, blocks),
+                lossy=reader.info.lossy,
+                palette=reader.info.palette,
+                inverted=reader.info.inverted,
+                alpha_values=_alpha_values(reader),
+            )
+            return Survey(reader.info, values)
     except DataError as error:
         return _unreadable(error)
+
+
+def _alpha_values(reader: ImageReader) -> int:
+    """How many distinct values the alpha channel holds."""
+    counter = ValueCounter()
+    for plane in range(reader.info.planes if reader.info.alpha else 0):
+        alpha = reader.alpha(plane)
+        if alpha is not None:
+            counter.add(alpha)
+    return len(counter.result()[0])
+
+
+def look_at_label(file: tuple[Path, tuple[int, int]]) -> list[LabelLook]:
+    """A closer look at the first plane of a label of this size, channel by channel; at one of three equal ones."""
+    path, size = file
+    with open_image(path, size=size) as reader:
+        label = reader.read(0, slice(0, WINDOW), slice(0, WINDOW))
+    if len(label) == 3 and (label == label[:1]).all():
+        label = label[:1]
+    looks = [look_at(channel) for channel in label]
+    return [look for look in looks if look is not None]
 
 
 def decode(task: DecodeTask) -> list[Decoded | Fault | None]:
@@ -115,11 +147,11 @@ def _decode_plane(
             checked = _copy_image(images, plane, None)
             return checked if isinstance(checked, Fault) else None
         with (task.folder / IMAGES).open("r+b") as file:
-            statistics = _copy_image(images, plane, file)
-        if isinstance(statistics, Fault):
-            return statistics
+            copied = _copy_image(images, plane, file)
+        if isinstance(copied, Fault):
+            return copied
         with (task.folder / MASKS).open("r+b") as file:
-            return _copy_mask(labels, plane, file, statistics, task.class_map)
+            return _copy_mask(labels, plane, file, copied, task.class_map)
     except DataError as error:
         return _unreadable(error)
 
@@ -130,39 +162,64 @@ def _unreadable(error: DataError) -> Fault:
     return Fault("unreadable", "/".join(folder_and_file), error.problems[0].problem)
 
 
-def _copy_image(images: Sequence[ImageReader], plane: PlaneTask, file: BinaryIO | None) -> ChannelStatistics | Fault:
-    not_finite = 0
+def _copy_image(
+    images: Sequence[ImageReader], plane: PlaneTask, file: BinaryIO | None
+) -> tuple[ChannelStatistics, int] | Fault:
+    """Statistics and checksum of an image that was copied; one that is not finite is a fault."""
+    not_finite = checksum = 0
 
     def copied_blocks() -> Iterator[NDArray[Any]]:
-        nonlocal not_finite
+        nonlocal not_finite, checksum
         for y, block in _row_blocks(images, plane.plane):
             if block.dtype.kind == "f":
                 not_finite += block.size - int(np.count_nonzero(np.isfinite(block)))
             if file is not None:
                 _write_rows(file, plane.image, y, block)
+                checksum = zlib.crc32(np.ascontiguousarray(block).data, checksum)
             yield block
 
     statistics = image_statistics(copied_blocks())
     if not_finite:
         return Fault("not_finite", plane.name, f"{not_finite} NaN or infinite pixels")
-    return statistics
+    return statistics, checksum
 
 
 def _copy_mask(
-    labels: Sequence[ImageReader], plane: PlaneTask, file: BinaryIO, statistics: ChannelStatistics, class_map: ClassMap
+    labels: Sequence[ImageReader],
+    plane: PlaneTask,
+    file: BinaryIO,
+    image: tuple[ChannelStatistics, int],
+    class_map: ClassMap,
 ) -> Decoded:
     channels, _, width = plane.mask.shape
     counts = np.zeros((channels, 256), np.int64)
     foreground = 0
     sample = ForegroundSample(class_map)
     for y, block in _row_blocks(labels, plane.plane):
-        mask = class_map.encode(block)
+        mask = class_map.encode(_painted(block, labels[0].info.palette) if class_map.colors else block)
         _write_rows(file, plane.mask, y, mask)
         counts += value_counts(mask)
         foreground += foreground_pixels(mask, class_map)
         sample.add(mask, y)
     ignored = int(counts[:, IGNORE].sum())
-    return Decoded(statistics, class_pixels(counts, class_map), foreground, ignored, sample.places(width))
+    statistics, checksum = image
+    return Decoded(
+        statistics,
+        class_pixels(counts, class_map),
+        foreground,
+        ignored,
+        sample.places(width),
+        None if statistics.minimum == statistics.maximum else checksum,
+    )
+
+
+def _painted(label: NDArray[Any], palette: Sequence[tuple[int, int, int]]) -> NDArray[np.uint8]:
+    """A label of any form as colours (3, H, W): of a palette, or greys."""
+    if len(label) == 3:
+        return label.astype(np.uint8)
+    colors = np.zeros((256, 3), np.uint8) if palette else np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
+    colors[: len(palette)] = palette or colors[:0]
+    return np.moveaxis(colors[label[0]], -1, 0)
 
 
 @contextmanager

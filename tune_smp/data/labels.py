@@ -16,29 +16,14 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from tune_smp.data.formats import shown
+from tune_smp.data.label_values import PIECE, LabelValues, packed
 from tune_smp.errors import DataError, Problem, listing
 
 Mode = Literal["binary", "multilabel", "multiclass"]
 
 IGNORE = 255  # in masks: left out of loss and metrics
 MOST_CLASSES = 255  # class numbers are uint8 and 255 is IGNORE
-PIECE = 2**22  # pixels that are looked at together
-DISTINCT_LIMIT = 4096  # values of one label that are listed; more are no classes anyway
 INSTANCE_HINT = "labels that number each object need --segmentationMode binary"
-
-
-@dataclass(frozen=True)
-class LabelValues:
-    """What one label holds: how many channels, and its distinct values, sorted.
-
-    ``truncated``: there are more than ``DISTINCT_LIMIT``; the smallest and the largest are among those listed.
-    """
-
-    name: str
-    channels: int
-    values: tuple[int | float, ...]
-    truncated: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,7 +31,8 @@ class ClassMap:
     """Label values ↔ classes.
 
     ``values`` are the labels' own: binary (background, foreground), multiclass one per class, multilabel the foreground
-    value of each channel. ``names`` has one name per model output.
+    value of each channel. ``names`` has one name per model output. Foreground is what lies above ``threshold``.
+    ``colors`` are 0xRRGGBB of painted labels with their class numbers (or IGNORE).
     """
 
     mode: Mode
@@ -54,6 +40,8 @@ class ClassMap:
     ignore_value: int | None = None
     names: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=(), compare=False)
+    threshold: float = 0
+    colors: tuple[tuple[int, int], ...] = ()
 
     @property
     def classes(self) -> int:
@@ -67,6 +55,10 @@ class ClassMap:
             ValueError: a multiclass value that no class has, or another number of channels than classes.
         """
         channels = self.classes if self.mode == "multilabel" else 1
+        if self.colors:
+            label = packed(label)[None]
+        elif channels == 1 and len(label) == 3 and (label == label[:1]).all():  # a grey image that was saved as RGB
+            label = label[:1]
         if label.shape[0] != channels:
             raise ValueError(f"a {self.mode} label needs {channels} channels, this has {label.shape[0]}")
         mask = np.empty(label.shape, np.uint8)
@@ -86,22 +78,34 @@ class ClassMap:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {
+        record: dict[str, Any] = {
             "mode": self.mode,
             "values": list(self.values),
             "ignore_value": self.ignore_value,
             "names": list(self.names),
         }
+        if self.threshold:
+            record["threshold"] = self.threshold
+        if self.colors:
+            record["colors"] = [[f"#{color:06x}", number] for color, number in self.colors]
+        return record
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
         """The inverse of ``to_json``."""
-        return cls(document["mode"], tuple(document["values"]), document["ignore_value"], tuple(document["names"]))
+        return cls(
+            document["mode"],
+            tuple(document["values"]),
+            document["ignore_value"],
+            tuple(document["names"]),
+            threshold=document.get("threshold", 0),
+            colors=tuple((int(color[1:], 16), number) for color, number in document.get("colors", ())),
+        )
 
     def _encode_rows(self, label: NDArray[Any]) -> NDArray[Any]:
-        if self.mode == "multiclass":
+        if self.mode == "multiclass" or self.colors:
             return self._class_numbers(label)
-        mask = (label > 0).astype(np.uint8)
+        mask = (label > self.threshold).astype(np.uint8)
         if self.ignore_value is not None:
             mask[label == self.ignore_value] = IGNORE
         return mask
@@ -120,7 +124,7 @@ class ClassMap:
 
     def _find(self, values: NDArray[Any]) -> NDArray[np.int16]:
         """The class number of each value, IGNORE for the ignored one, -1 for unknown ones."""
-        known = dict(zip(self.values, range(self.classes), strict=True))
+        known: dict[Any, int] = dict(self.colors) or dict(zip(self.values, range(self.classes), strict=True))
         if self.ignore_value is not None:
             known[self.ignore_value] = IGNORE
         keys = np.array(sorted(known))
@@ -129,40 +133,10 @@ class ClassMap:
         return np.where(keys[nearest] == values, numbers[nearest], np.int16(-1))
 
 
-def distinct_values(label: NDArray[Any], limit: int = DISTINCT_LIMIT) -> NDArray[Any]:
-    """Sorted distinct values; of more than ``limit`` only ``limit + 1``, the smallest and the largest among them.
-
-    Works in pieces of ``PIECE`` pixels, so that memory stays bounded. NaN comes last, once.
-    """
-    flat = label.reshape(-1)
-    pieces = (flat[start : start + PIECE] for start in range(0, flat.size, PIECE))
-    if flat.dtype.kind in "iu" and flat.dtype.itemsize <= 2:
-        values = _counted_values(pieces, flat.dtype)
-    else:
-        values = flat[:0]
-        for piece in pieces:
-            # Once there are too many, only the smallest and the largest still count.
-            news = piece if len(values) <= limit else np.array([piece.min(), piece.max()])
-            values = _bounded(np.unique(np.concatenate([values, news])), limit)
-    return _bounded(values, limit)
-
-
-def label_values(name: str, chunks: Iterable[NDArray[Any]]) -> LabelValues:
-    """What one label holds, given as chunks (C, h, w) of one dtype."""
-    channels = 0
-    values: NDArray[Any] | None = None
-    for chunk in chunks:
-        channels = chunk.shape[0]
-        found = distinct_values(chunk)
-        values = found if values is None else _bounded(np.union1d(values, found), DISTINCT_LIMIT)
-    listed: list[int | float] = [] if values is None else values.tolist()
-    return LabelValues(shown(name), channels, tuple(listed), truncated=len(listed) > DISTINCT_LIMIT)
-
-
 def learn_class_map(
     mode: Mode, labels: Sequence[LabelValues], *, ignore_value: int | None = None, class_names: Sequence[str] = ()
 ) -> ClassMap:
-    """The class map that fits every label of a collection; what is to be told is in ``ClassMap.notes``.
+    """The class map that fits every label of a collection; what is odd about them is in ``ClassMap.notes``.
 
     ``class_names`` are the values of the pattern variable that enumerates classes, for multilabel.
 
@@ -173,10 +147,14 @@ def learn_class_map(
     problems = [*_not_a_number(labels), *_wrong_channels(mode, labels)]
     if mode == "multiclass":
         problems.extend(_no_classes(labels, values))
+    if mode == "binary":
+        problems.extend(_no_background(labels, values))
     if problems:
         raise DataError(problems)
-    notes = [*_ignore_note(labels, ignore_value), *_jpeg_note(labels)]
+    notes = [*_ignore_note(labels, ignore_value)]
     if mode == "multiclass":
+        if 0 not in values:
+            notes.append(f"no label holds 0: the smallest value, {values[0]:g}, stands for the background")
         numbers = tuple(int(value) for value in values)
         return ClassMap(mode, numbers, ignore_value, tuple(map(str, numbers)), tuple(notes))
     foreground = _foreground_value(values)
@@ -186,19 +164,6 @@ def learn_class_map(
     channels = labels[0].channels
     names = tuple(class_names) if len(class_names) == channels else tuple(map(str, range(channels)))
     return ClassMap(mode, (foreground,) * channels, ignore_value, names, tuple(notes))
-
-
-def _counted_values(pieces: Iterable[NDArray[Any]], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Of 8 and 16-bit integers, by marking them in a table: many times faster than sorting."""
-    smallest = int(np.iinfo(dtype).min)
-    present = np.zeros(2 ** (8 * dtype.itemsize), bool)
-    for piece in pieces:
-        present[np.subtract(piece, smallest, dtype=np.int64)] = True
-    return (np.flatnonzero(present) + smallest).astype(dtype)
-
-
-def _bounded(values: NDArray[Any], limit: int) -> NDArray[Any]:
-    return values if len(values) <= limit else np.concatenate([values[:limit], values[-1:]])
 
 
 def _smallest_integer(values: NDArray[Any]) -> np.dtype[Any]:
@@ -225,7 +190,7 @@ def _wrong_channels(mode: Mode, labels: Sequence[LabelValues]) -> Iterable[Probl
     if mode != "multilabel":
         for channels in sorted(by_channels.keys() - {1}):
             problem = f"{mode} labels need one channel, {len(by_channels[channels])} have {channels}"
-            fix = "save the labels as single-channel images of class values (RGB colours are none), or use multilabel"
+            fix = "save the labels as single-channel images of class values, or use multilabel"
             yield Problem(problem, listing(by_channels[channels]), fix)
     elif len(by_channels) > 1:
         where = "; ".join(f"{channels}: {listing(names, 3)}" for channels, names in sorted(by_channels.items()))
@@ -252,10 +217,13 @@ def _ignore_note(labels: Sequence[LabelValues], ignore_value: int | None) -> Ite
         yield f"--ignoreValue {ignore_value} occurs in no label"
 
 
-def _jpeg_note(labels: Sequence[LabelValues]) -> Iterable[str]:
-    names = [label.name for label in labels if label.name.lower().endswith((".jpg", ".jpeg"))]
-    if names:
-        yield f"{len(names)} labels are JPEG, which changes pixel values: {listing(names, 3)}"
+def _no_background(labels: Sequence[LabelValues], values: Sequence[int | float]) -> Iterable[Problem]:
+    if values and values[0] > 0:
+        yield Problem(
+            f"no label has a background: every pixel is above 0, the smallest value is {values[0]:g}",
+            listing([label.name for label in labels], 3),
+            "labels whose background has another number need --segmentationMode multiclass; check --labelsPattern",
+        )
 
 
 def _foreground_value(values: Sequence[int | float]) -> int | float:
@@ -275,6 +243,9 @@ def _foreground_notes(labels: Sequence[LabelValues], values: Sequence[int | floa
     elif positive and positive[0] != 1:
         yield f"the foreground has the value {positive[0]:g} in the labels, and in predictions"
     if values and values[0] < 0:
-        yield f"labels hold negative values, down to {values[0]:g}: they count as background"
+        yield (
+            f"labels hold negative values, down to {values[0]:g}: they count as background; where {values[0]:g} means "
+            f"not labelled, --ignoreValue {values[0]:g} leaves it out"
+        )
     if values and values[0] > 0:
         yield "no label has a background: every pixel is above 0"

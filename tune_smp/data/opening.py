@@ -5,6 +5,7 @@ from __future__ import annotations
 from tune_smp.data.collection import Collection, find_pairs
 from tune_smp.data.store import ImageStore, open_or_build
 from tune_smp.settings.data import DataSettings
+from tune_smp.settings.label_colors import label_colors
 
 
 def find_collection(settings: DataSettings) -> Collection:
@@ -26,4 +27,5 @@ def open_store(settings: DataSettings, collection: Collection) -> ImageStore:
         ignore_value=settings.ignore_value,
         cache_dir=settings.cache_dir,
         skip_corrupt=settings.skip_corrupt,
+        label_colors=label_colors(settings.label_colors),
     )

@@ -14,7 +14,7 @@ import numpy as np
 from tune_smp.data.collection import Pair, expand_planes
 from tune_smp.data.decoding import Fault, FaultKind, Survey
 from tune_smp.data.image_reader import NAME_AXES, UNNAMED_NOTE, ImageInfo, counted_notes
-from tune_smp.data.labels import LabelValues
+from tune_smp.data.label_values import LabelValues
 from tune_smp.data.pairing import shown
 from tune_smp.errors import DataError, Problem, listing
 
@@ -72,7 +72,10 @@ def pair_label_values(planes: Sequence[Plane], labels: Surveys) -> list[LabelVal
         files = [cast(LabelValues, cast(Survey, labels[path]).values) for path in paths]
         values = tuple(sorted({value for one in files for value in one.values}))
         channels, truncated = sum(one.channels for one in files), any(one.truncated for one in files)
-        merged.append(replace(files[0], channels=channels, values=values, truncated=truncated))
+        if len(files) == 1:
+            merged.append(files[0])
+        else:
+            merged.append(replace(files[0], channels=channels, values=values, truncated=truncated, counts=()))
     return merged
 
 

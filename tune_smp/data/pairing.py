@@ -56,6 +56,7 @@ class Collection:
     class_variable: str | None = None
     class_values: tuple[Value, ...] = ()
     notes: tuple[str, ...] = ()
+    twins: tuple[tuple[int, ...], ...] = ()  # pairs whose images are the same picture, known when they are decoded
 
 
 @dataclass(frozen=True)

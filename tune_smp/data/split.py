@@ -1,7 +1,8 @@
 """Which part of which image is for training and which for validation; seeded, saved and read back.
 
 The unit of a split is a group: what must not be on both sides. That is the value of ``--groupBy`` where it is given,
-else all pairs that share an image or a label file, such as the planes of one stack. A single group is split in space.
+else all pairs that share an image or a label file, such as the planes of one stack. Groups with the same picture are
+one. A single group is split in space.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def split_groups(collection: Collection, group_by: str | None = None) -> tuple[H
         DataError: all pairs are of one group.
     """
     if group_by is None:
-        return _linked(collection.pairs)
+        return _linked(collection.pairs, collection.twins)
     known = sorted({name for pair in collection.pairs for name in pair.variables})
     if group_by not in known:
         problem = f"images can be grouped by a variable of --imagesPattern, which {group_by!r} is not"
@@ -61,7 +62,7 @@ def split_groups(collection: Collection, group_by: str | None = None) -> tuple[H
             f"training and validation need at least two groups, all {len(groups)} images have {group_by}={groups[0]}"
         )
         raise DataError(Problem(problem, f"--groupBy {group_by}", "group by another variable, or leave out --groupBy"))
-    return groups
+    return _merged(groups, collection.twins)
 
 
 def split_regions(
@@ -143,8 +144,17 @@ def read_split(path: Path, collection: Collection) -> tuple[Region, ...]:
     return regions
 
 
-def _linked(pairs: Sequence[Pair]) -> tuple[Hashable, ...]:
-    """Pairs that share a file, directly or through other pairs, get the same group: the name of the first of them."""
+def _merged(groups: tuple[Hashable, ...], twins: Sequence[Sequence[int]]) -> tuple[Hashable, ...]:
+    """Groups that hold the same picture are one, unless nothing would be left to split."""
+    merged = list(groups)
+    for group in twins:
+        joined = {merged[index] for index in group}
+        merged = [merged[group[0]] if value in joined else value for value in merged]
+    return tuple(merged) if len(set(merged)) > 1 else groups
+
+
+def _linked(pairs: Sequence[Pair], twins: Sequence[Sequence[int]]) -> tuple[Hashable, ...]:
+    """Pairs that share a file or a picture, directly or through others, get the same group: the name of one of them."""
     parent = list(range(len(pairs)))
 
     def root(index: int) -> int:
@@ -157,6 +167,9 @@ def _linked(pairs: Sequence[Pair]) -> tuple[Hashable, ...]:
     for index, pair in enumerate(pairs):
         for path in (*pair.images, *pair.labels):
             parent[root(index)] = root(first_with.setdefault(path, index))
+    for group in twins:
+        for index in group:
+            parent[root(index)] = root(group[0])
     return tuple(pairs[root(index)].name for index in range(len(pairs)))
 
 

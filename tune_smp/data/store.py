@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -109,6 +109,7 @@ def open_or_build(
     ignore_value: int | None = None,
     cache_dir: Path | None = None,
     skip_corrupt: bool = False,
+    label_colors: Mapping[str, int] | None = None,
 ) -> ImageStore:
     """The store of a collection from the cache, or built now, by as many processes as there are cores.
 
@@ -119,7 +120,7 @@ def open_or_build(
             ``notes``), or labels that do not fit the mode.
         ResourceError: the cache cannot be written, or the disk is too small.
     """
-    request = StoreRequest(collection, mode, ignore_value, skip_corrupt)
+    request = StoreRequest(collection, mode, ignore_value, skip_corrupt, tuple((label_colors or {}).items()))
     path = store_cache.cache_folder(cache_dir) / store_cache.store_key(request)
     store = _opened(path)
     if store is not None:

@@ -9,14 +9,28 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tune_smp.data import pair_checks
 from tune_smp.data.collection import Collection, Pair
-from tune_smp.data.decoding import Decoded, DecodeTask, Fault, PlaneTask, Survey, decode, survey_image, survey_label
+from tune_smp.data.decoding import (
+    Decoded,
+    DecodeTask,
+    Fault,
+    PlaneTask,
+    Survey,
+    decode,
+    look_at_label,
+    survey_image,
+    survey_label,
+)
+from tune_smp.data.label_fit import FEWEST_PAIRS, edges_of, fit_notes
+from tune_smp.data.label_forms import as_numbers, color_classes
+from tune_smp.data.label_looks import LabelLook
+from tune_smp.data.label_sense import Sense, make_sense
 from tune_smp.data.labels import ClassMap, Mode, learn_class_map
 from tune_smp.data.pair_checks import Plane, Surveys
 from tune_smp.data.pairing import shown
@@ -29,8 +43,10 @@ from tune_smp.data.store_format import (
     StoreIndex,
     flush_to_disk,
     lay_out,
+    map_file,
     write_tables,
 )
+from tune_smp.data.twins import Pixels, Twins, find_twins, twin_notes
 from tune_smp.errors import DataError, Problem, ResourceError, listing
 
 logger = logging.getLogger(__name__)
@@ -38,6 +54,8 @@ logger = logging.getLogger(__name__)
 # What one process decodes in about a second, the time that another one takes to start.
 FILES_PER_PROCESS = 400
 BYTES_PER_PROCESS = 2**27
+LABELS_LOOKED_AT = 16
+PAIRS_COMPARED, PIXELS_COMPARED = 64, 2**26  # at most, to see whether labels fit their images: about a second
 TABLE_BYTES = 2**15  # of all tables, per pair, about
 SPARE_BYTES = 2**24
 MORE_SPACE = "free some space, or choose a folder on another disk with --cacheDir"
@@ -52,6 +70,7 @@ class StoreRequest:
     mode: Mode
     ignore_value: int | None = None
     skip_corrupt: bool = False
+    label_colors: tuple[tuple[str, int], ...] = ()  # name and 0xRRGGBB of each class of painted labels
 
 
 @dataclass(frozen=True)
@@ -77,7 +96,7 @@ def build_store(folder: Path, request: StoreRequest) -> None:
         labels = _survey((path for pair in pairs for path in pair.labels), workers, survey_label)
         images, labels = _right_images(pairs, images, labels)
         planes, faults = pair_checks.check_pairs(pairs, images, labels)
-        class_map, problems = _class_map(planes, labels, request)
+        class_map, problems = _class_map(planes, images, labels, request, workers)
         if class_map is None or (faults and not request.skip_corrupt):
             faults.extend(_pixel_faults(planes, folder, workers))
             raise DataError([*pair_checks.as_problems(faults, pairs), *problems])
@@ -87,6 +106,7 @@ def build_store(folder: Path, request: StoreRequest) -> None:
         raise DataError(pair_checks.as_problems(faults, pairs))
     unusable = len({(pair.images, pair.labels) for pair in pairs} - {_files(plane) for plane in planes})
     left_out, total = unusable + len(planes) - len(stored), unusable + len(planes)
+    twins = _twins(folder, stored)
     notes = (
         *pair_checks.left_out_note(faults, left_out=left_out, total=total),
         *pair_checks.survey_notes(images, "images"),
@@ -94,8 +114,10 @@ def build_store(folder: Path, request: StoreRequest) -> None:
         *pair_checks.dtype_note(planes),
         *_constant_note(stored),
         *class_map.notes,
+        *twin_notes([one.plane.pair for one in stored], twins, _pixels(folder / MASKS, [one.mask for one in stored])),
+        *_fit_notes(folder, stored),
     )
-    _write_records(folder, request.collection, class_map, stored, notes)
+    _write_records(folder, replace(request.collection, twins=twins), class_map, stored, notes)
 
 
 def _process_count(pairs: Sequence[Pair]) -> int:
@@ -122,16 +144,44 @@ def _right_images(pairs: Sequence[Pair], images: Surveys, labels: Surveys) -> tu
 
 
 def _class_map(
-    planes: Sequence[Plane], labels: Surveys, request: StoreRequest
+    planes: Sequence[Plane], images: Surveys, labels: Surveys, request: StoreRequest, workers: Workers
 ) -> tuple[ClassMap | None, tuple[Problem, ...]]:
+    """What the labels mean, or all that speaks against it."""
     if not planes:
         return None, ()
+    values = pair_checks.pair_label_values(planes, labels)
+    colors = dict(request.label_colors)
+    numbers, problems, notes = as_numbers(values, request.mode, colors)
+    if problems:
+        return None, tuple(problems)
+    sense = Sense()
+    if not colors:
+        sense = make_sense(
+            request.mode,
+            numbers,
+            _looks((path for plane in planes for path in plane.pair.labels), labels, workers),
+            ignore_value=request.ignore_value,
+            look_at_images=lambda: _looks((path for plane in planes for path in plane.pair.images), images, workers),
+        )
+    if sense.problems:
+        return None, sense.problems
     try:
-        values = pair_checks.pair_label_values(planes, labels)
         names = [str(value) for value in request.collection.class_values]
-        return learn_class_map(request.mode, values, ignore_value=request.ignore_value, class_names=names), ()
+        learned = learn_class_map(request.mode, numbers, ignore_value=request.ignore_value, class_names=names)
     except DataError as error:
         return None, error.problems
+    learned = sense.applied_to(learned)
+    if colors:
+        learned = color_classes(request.mode, colors).applied_to(learned)
+    return replace(learned, notes=(*notes, *learned.notes)), ()
+
+
+def _looks(paths: Iterable[Path], surveys: Surveys, workers: Workers) -> list[LabelLook]:
+    """Closer looks at some files, evenly chosen."""
+    distinct = list(dict.fromkeys(paths))
+    chosen = distinct[:: -(-len(distinct) // LABELS_LOOKED_AT)]
+    files = [(path, cast(Survey, surveys[path]).info.size) for path in chosen]
+    return [look for looks in workers.map(look_at_label, files) for look in looks]
 
 
 def _pixel_faults(planes: Sequence[Plane], folder: Path, workers: Workers) -> list[Fault]:
@@ -185,6 +235,28 @@ def _decode(
 
 def _files(plane: Plane) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
     return plane.pair.images, plane.pair.labels
+
+
+def _pixels(file: Path, extents: Sequence[Extent]) -> Pixels:
+    """The arrays in a file of the store that has just been written, by index."""
+    content = map_file(file)
+    return lambda index: extents[index].of(content)
+
+
+def _twins(folder: Path, stored: Sequence[_Stored]) -> Twins:
+    images = _pixels(folder / IMAGES, [one.image for one in stored])
+    return find_twins([one.plane.pair for one in stored], [one.decoded.checksum for one in stored], images)
+
+
+def _fit_notes(folder: Path, stored: Sequence[_Stored]) -> list[str]:
+    """Whether labels lie where their images have edges, of some pairs, evenly chosen."""
+    pixels = sum(one.image.shape[1] * one.image.shape[2] for one in stored)
+    count = max(FEWEST_PAIRS, min(PAIRS_COMPARED, len(stored) * PIXELS_COMPARED // max(1, pixels)))
+    chosen = stored[:: -(-len(stored) // count)]
+    images = _pixels(folder / IMAGES, [one.image for one in chosen])
+    masks = _pixels(folder / MASKS, [one.mask for one in chosen])
+    edges = [edges_of(images(index), masks(index)) for index in range(len(chosen))]
+    return list(fit_notes([shown(one.plane.pair.name) for one in chosen], edges))
 
 
 def _constant_note(stored: Sequence[_Stored]) -> tuple[str, ...]:

@@ -59,7 +59,15 @@ def store_key(request: StoreRequest) -> str:
     with ThreadPoolExecutor() as threads:
         fingerprints = list(threads.map(_fingerprint, paths))
     # Stores are private to their user, as the images may be: in a shared cache each user has stores of their own.
-    settings = (FORMAT_VERSION, __version__, os.getuid(), request.mode, request.ignore_value, request.skip_corrupt)
+    settings = (
+        FORMAT_VERSION,
+        __version__,
+        os.getuid(),
+        request.mode,
+        request.ignore_value,
+        request.skip_corrupt,
+        request.label_colors,
+    )
     described = json.dumps([settings, collection_to_json(request.collection), fingerprints])
     return hashlib.blake2b(described.encode(), digest_size=16).hexdigest()
 

@@ -103,6 +103,7 @@ def collection_to_json(collection: Collection) -> dict[str, Any]:
         "channel_values": list(collection.channel_values),
         "class_variable": collection.class_variable,
         "class_values": list(collection.class_values),
+        "twins": collection.twins,
     }
 
 
@@ -162,4 +163,5 @@ def _collection_from_json(document: Mapping[str, Any]) -> Collection:
         channel_values=tuple(document["channel_values"]),
         class_variable=document["class_variable"],
         class_values=tuple(document["class_values"]),
+        twins=tuple(map(tuple, document["twins"])),
     )

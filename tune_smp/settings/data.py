@@ -8,9 +8,10 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Lt, MinLen
 
-from tune_smp.settings.base import Settings
+from tune_smp.settings.base import Rule, Settings
 from tune_smp.settings.fields import About
 from tune_smp.settings.folders import AbsolutePath, resolve_folder
+from tune_smp.settings.label_colors import ColorText, legible
 
 
 class DataSettings(Settings):
@@ -60,6 +61,16 @@ class DataSettings(Settings):
     ignore_value: Annotated[
         int | None, About("Label value that is left out of loss and metrics.", "Data", absent="no value")
     ] = None
+    label_colors: Annotated[
+        str | None,
+        MinLen(1),
+        ColorText,
+        About(
+            "Classes of painted labels, in order: name=#rrggbb,... or JSON (or a file of it); ignore=... is left out.",
+            "Data",
+            absent="labels hold numbers",
+        ),
+    ] = None
     group_by: Annotated[
         str | None,
         MinLen(1),
@@ -86,6 +97,8 @@ class DataSettings(Settings):
             folder="written",
         ),
     ] = None
+
+    rules: ClassVar[tuple[Rule, ...]] = (legible,)
 
     @property
     def images_folder(self) -> Path:

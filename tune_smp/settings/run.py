@@ -29,7 +29,7 @@ class RunSettings(DataSettings):
     """One fixed configuration."""
 
     command: ClassVar[str] = "train"
-    rules: ClassVar[tuple[Rule, ...]] = RUN_RULES
+    rules: ClassVar[tuple[Rule, ...]] = (*DataSettings.rules, *RUN_RULES)
 
     pretrained_model: Annotated[
         Path | None,

@@ -10,6 +10,7 @@ from annotated_types import Ge, Gt, MinLen
 
 from tune_smp.errors import Problem
 from tune_smp.settings.base import Draft, Rule, Settings
+from tune_smp.settings.data import DataSettings
 from tune_smp.settings.duration import seconds_of
 from tune_smp.settings.fields import About, flags_of
 from tune_smp.settings.folders import AbsolutePath
@@ -49,7 +50,12 @@ class SearchSettings(RunSettings):
     """
 
     command: ClassVar[str] = "search"
-    rules: ClassVar[tuple[Rule, ...]] = (encoder_exists, time_budget_is_a_duration, submitting_needs_an_address)
+    rules: ClassVar[tuple[Rule, ...]] = (
+        *DataSettings.rules,
+        encoder_exists,
+        time_budget_is_a_duration,
+        submitting_needs_an_address,
+    )
 
     search_space: Annotated[
         str,
