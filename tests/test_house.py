@@ -39,7 +39,7 @@ FENCES = {
     "segmentation_models_pytorch": "training",
     "timm": "training",
     "bfio": "data.images",
-    "filepattern": "data.collection",
+    "filepattern": "data.patterns",
     "matplotlib": "results.report",
     "ruamel": "search.space_file",
 }

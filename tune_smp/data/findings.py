@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from tune_smp.data.formats import shown
 from tune_smp.data.labels import ClassMap
+from tune_smp.data.pairing import relative_name
 from tune_smp.data.split import Region
 from tune_smp.data.store import ImageStore, class_counts
 from tune_smp.errors import DataError, Problem, listing
@@ -62,8 +63,11 @@ def describe_collection(store: ImageStore, regions: Sequence[Region]) -> tuple[s
 
 
 def _example(store: ImageStore) -> str:
-    pair = store.pairs[0]
-    images, labels = (" + ".join(shown(path.name) for path in paths) for paths in (pair.images, pair.labels))
+    pair, levels = store.pairs[0], store.collection.levels
+    images, labels = (
+        " + ".join(shown(relative_name(path, above)) for path in paths)
+        for paths, above in zip((pair.images, pair.labels), levels, strict=True)
+    )
     return f"{images} with {labels}"
 
 

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tune_smp.data.formats import is_junk, shown
+from tune_smp.data.formats import is_junk, is_zarr, shown
 from tune_smp.errors import Problem, SettingsError
+
+MOST_FOLDERS = 100_000  # that are looked into: a pattern of several levels in the wrong place would search for hours
 
 
 @dataclass(frozen=True)
 class Request:
-    """A folder to search, as the user gave it; ``noun`` is "images" or "labels", as in --labelsPattern."""
+    """A folder to search, as the user gave it, and the one in it that is used.
+
+    ``noun`` is "images" or "labels", as in --labelsPattern.
+    """
 
     noun: str
     folder: Path
     pattern: str
-    sub_folders: tuple[str, ...]
+    used: Path
 
     @property
     def shown(self) -> str:
@@ -26,12 +32,8 @@ class Request:
         return f'--{self.noun}Pattern "{self.pattern}" in {shown(self.folder)}'
 
 
-def used_folder(request: Request) -> Path:
-    """The first of the sub-folders that there is, else the folder itself.
-
-    Raises:
-        SettingsError: there is no such folder.
-    """
+def require_folder(request: Request) -> None:
+    """Raises SettingsError where there is no such folder."""
     where = f"--{request.noun}Dir {shown(request.folder)}"
     try:
         is_folder = stat.S_ISDIR(request.folder.stat().st_mode)
@@ -39,27 +41,55 @@ def used_folder(request: Request) -> Path:
         raise SettingsError(Problem(f"the folder of the {request.noun}: {error.strerror}", where)) from error
     if not is_folder:
         raise SettingsError(Problem(f"the {request.noun} must be in a folder, this is a file", where))
-    inside = (request.folder / name for name in request.sub_folders)
-    return next((folder for folder in inside if folder.is_dir()), request.folder)
 
 
-def image_names(folder: Path, request: Request) -> list[str]:
-    """Files and OME-Zarr folders, sorted; hidden files and other junk are skipped.
+def image_names(request: Request, levels: int = 0) -> list[str]:
+    """Files and OME-Zarr images so many folders below, by their paths from there, sorted; junk is skipped.
 
     Raises:
-        SettingsError: the folder cannot be read.
+        SettingsError: the folder cannot be read, or holds too many others.
     """
     try:
-        with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries if not is_junk(Path(entry.name)) and _may_be_image(entry)]
+        folders = [""]
+        for _ in range(levels):
+            folders = [f"{above}{name}/" for above in folders for name in _entries(request.used / above, is_level=True)]
+            if len(folders) > MOST_FOLDERS:
+                fix = "name a folder further down, or a narrower pattern"
+                raise SettingsError(Problem(f"there are more than {MOST_FOLDERS:,} folders", request.shown, fix))
+        return sorted(f"{above}{name}" for above in folders for name in _entries(request.used / above, is_level=False))
     except OSError as error:
-        where = f"--{request.noun}Dir {shown(folder)}"
+        where = f"--{request.noun}Dir {shown(request.folder)}"
         raise SettingsError(Problem(f"the folder cannot be read ({error.strerror})", where)) from error
-    return sorted(names)
 
 
-def _may_be_image(entry: os.DirEntry[str]) -> bool:
+def sub_folders(folder: Path) -> list[str]:
+    """Names of the folders in a folder that are no images and no junk, sorted; none where it cannot be read."""
     try:
-        return not entry.is_dir() or entry.name.lower().endswith(".zarr")
+        return [name for name in sorted(_entries(folder, is_level=True)) if not name.lower().endswith(".zarr")]
+    except OSError:
+        return []
+
+
+def _entries(folder: Path, *, is_level: bool) -> Iterator[str]:
+    """Folders to go down into, or what may be images; inside an OME-Zarr plate its wells and fields are both."""
+    in_plate = any(part.lower().endswith(".zarr") for part in folder.parts)
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if is_junk(Path(entry.name)):
+                continue
+            is_folder = _is_folder(entry)
+            if is_level:
+                if is_folder:
+                    yield entry.name
+            elif not in_plate:
+                if not is_folder or entry.name.lower().endswith(".zarr"):
+                    yield entry.name
+            elif is_folder and is_zarr(Path(entry.path)):
+                yield entry.name
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
     except OSError:  # a loop of symbolic links: kept, so that it is named when it is opened
-        return True
+        return False

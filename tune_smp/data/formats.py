@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from tune_smp.data.foreign_formats import foreign_format
 from tune_smp.errors import DataError, Problem
 
 Format = Literal["tiff", "png", "jpeg", "zarr"]
@@ -74,8 +75,21 @@ def image_format(path: Path) -> Format:
     return _file_format(path, suffix, start)
 
 
+def _unknown(path: Path) -> Problem:
+    known = foreign_format(path)
+    if known is None:
+        return Problem("the file is not an image that can be read: neither TIFF, OME-Zarr, PNG nor JPEG", shown(path))
+    problem = f"{known.name} are not read, but TIFF, OME-Zarr, PNG and JPEG: {known.way_out}"
+    return Problem(problem, shown(path), known.way_out)
+
+
+def is_zarr(path: Path) -> bool:
+    """Whether a folder is a group or an array of Zarr, version 2 or 3."""
+    return any((path / name).is_file() for name in (".zgroup", ".zarray", ".zattrs", "zarr.json"))
+
+
 def _folder_format(path: Path, suffix: str) -> Format:
-    if SUFFIXES.get(suffix.lower()) != "zarr":
+    if SUFFIXES.get(suffix.lower()) != "zarr" and not is_zarr(path):
         raise DataError(Problem("an image is due, this is a folder", shown(path), "OME-Zarr images end in .ome.zarr"))
     return "zarr"
 
@@ -85,9 +99,7 @@ def _file_format(path: Path, suffix: str, start: bytes) -> Format:
         raise DataError(Problem("the file is empty (0 bytes)", shown(path), "copy the file again"))
     actual = next((name for magic, name in _MAGIC if start.startswith(magic)), None)
     if actual is None:
-        raise DataError(
-            Problem("the file is not an image that can be read: neither TIFF, OME-Zarr, PNG nor JPEG", shown(path))
-        )
+        raise DataError(_unknown(path))
     if SUFFIXES.get(suffix.lower()) != actual:
         problem = f"the file holds a {actual.upper()} image, but its name ends in {path.suffix or 'no suffix'!r}"
         usual = next(suffix for suffix, name in reversed(SUFFIXES.items()) if name == actual and suffix != ".tf8")

@@ -170,13 +170,13 @@ def listed_sizes(sizes: Iterable[tuple[int, int]]) -> str:
 def counted_notes(notes: Mapping[str, Iterable[str]], kind: str) -> list[str]:
     """What readers noticed, each once, with the number of files of this ``kind`` and an example of what differs.
 
-    ``notes`` has the notes of each file by its name.
+    ``notes`` has the notes of each file by its path.
     """
     files: dict[str, list[str]] = defaultdict(list)
     for name, texts in notes.items():
         for text in texts:
             note, _, detail = text.partition(": ") if text.startswith((SEVERAL_NOTE, UNNAMED_NOTE)) else (text, "", "")
-            files[note].append(f", {name}: {detail}" if detail else "")
+            files[note].append(f", {shown(Path(name).name)}: {detail}" if detail else "")
     return [f"{note} ({len(found)} of {len(notes)} {kind}{found[0]})" for note, found in files.items()]
 
 

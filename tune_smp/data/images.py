@@ -60,7 +60,8 @@ def open_image(path: Path, *, size: tuple[int, int] | None = None) -> ImageReade
 def _open_zarr(path: Path) -> ImageReader:
     try:
         found = find_full_resolution(path)
-        if found is not None and not found.is_read_by_bfio(path):
+        # bfio knows OME-Zarr by its suffix, which the fields of a plate lack.
+        if found is not None and not (image_suffix(path.name) and found.is_read_by_bfio(path)):
             return ZarrReader(path, found)
     except DataError:
         raise

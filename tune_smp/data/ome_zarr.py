@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tune_smp.data.calibration import UNKNOWN, Calibration, Length
+from tune_smp.data.formats import shown
 from tune_smp.data.image_reader import SEVERAL_NOTE, ImageInfo, ImageReader, plane_counts, region_by_axes
+from tune_smp.errors import DataError, Problem
 
 BFIO_TILE = 1024  # px
 _OME_TYPES = frozenset({"uint8", "uint16", "uint32", "int8", "int16", "int32", "float32", "float64"})
@@ -86,8 +88,10 @@ def find_full_resolution(folder: Path) -> FullResolution | None:
     if not isinstance(group, zarr.Group):
         return None
     metadata: Any = group.attrs.asdict()
-    multiscales: Sequence[Any] = metadata.get("ome", metadata).get("multiscales", [])
+    ome = metadata.get("ome", metadata)
+    multiscales: Sequence[Any] = ome.get("multiscales", [])
     if not multiscales:
+        _refuse_collection(folder, ome)
         return None
     path = multiscales[0]["datasets"][0]["path"]
     array: Any = group[path]
@@ -95,6 +99,22 @@ def find_full_resolution(folder: Path) -> FullResolution | None:
     axes = "".join(axis["name"] if isinstance(axis, dict) else axis for axis in named).upper()
     notes = (f"{SEVERAL_NOTE}, of which number 1 is read: {len(multiscales)}",) if len(multiscales) > 1 else ()
     return FullResolution(array, path, axes, _calibration(multiscales[0], axes), notes)
+
+
+def _refuse_collection(folder: Path, ome: Any) -> None:
+    """Raises DataError where the folder holds images that have to be named one by one, with an example."""
+    if "plate" in ome:
+        kind, levels, pattern = "an OME-Zarr plate: its fields are images", 3, "{row:c+}/{column:d+}/{field:d+}"
+    elif "well" in ome:
+        kind, levels, pattern = "a well of an OME-Zarr plate: its fields are images", 1, "{field:d+}"
+    elif "bioformats2raw.layout" in ome or (folder / "OME").is_dir():
+        kind, levels, pattern = "an OME-Zarr of several images", 1, "{image:d+}"
+    else:
+        return
+    inside = sorted(path for path in folder.glob("/".join("*" * levels)) if path.is_dir() and path.name != "OME")
+    example = f", such as {'/'.join(inside[0].parts[-levels - 1 :])}" if inside else ""
+    problem = f'this is {kind}{example}; a pattern finds them, such as "{folder.name}/{pattern}"'
+    raise DataError(Problem(problem, shown(folder), f'use the pattern "{folder.name}/{pattern}"'))
 
 
 def _calibration(multiscale: Any, axes: str) -> Calibration:

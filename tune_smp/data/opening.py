@@ -11,8 +11,8 @@ from tune_smp.settings.label_colors import label_colors
 def find_collection(settings: DataSettings) -> Collection:
     """The images, paired with their labels. Raises DataError."""
     return find_pairs(
-        settings.images_folder,
-        settings.labels_folder,
+        settings.images_dir,
+        settings.labels_dir,
         images_pattern=settings.images_pattern,
         labels_pattern=settings.labels_pattern,
         allow_unpaired=settings.allow_unpaired,

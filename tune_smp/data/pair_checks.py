@@ -15,7 +15,7 @@ from tune_smp.data.collection import Pair, expand_planes
 from tune_smp.data.decoding import Fault, FaultKind, Survey
 from tune_smp.data.image_reader import NAME_AXES, UNNAMED_NOTE, ImageInfo, counted_notes
 from tune_smp.data.label_values import LabelValues
-from tune_smp.data.pairing import shown
+from tune_smp.data.pairing import relative_name, shown
 from tune_smp.errors import DataError, Problem, listing
 
 Surveys = Mapping[Path, Survey | Fault]
@@ -65,11 +65,13 @@ def check_pairs(pairs: Sequence[Pair], images: Surveys, labels: Surveys) -> tupl
     return left, list(dict.fromkeys([*faults, *strangers]))
 
 
-def pair_label_values(planes: Sequence[Plane], labels: Surveys) -> list[LabelValues]:
+def pair_label_values(planes: Sequence[Plane], labels: Surveys, levels: int) -> list[LabelValues]:
     """One summary per label; the files of several classes are one label of several channels."""
     merged = []
     for paths in dict.fromkeys(plane.pair.labels for plane in planes):
-        files = [cast(LabelValues, cast(Survey, labels[path]).values) for path in paths]
+        names = [shown(relative_name(path, levels)) for path in paths]
+        known = [cast(LabelValues, cast(Survey, labels[path]).values) for path in paths]
+        files = [replace(one, name=name) for one, name in zip(known, names, strict=True)]
         values = tuple(sorted({value for one in files for value in one.values}))
         channels, truncated = sum(one.channels for one in files), any(one.truncated for one in files)
         if len(files) == 1:
@@ -104,9 +106,9 @@ def left_out_note(faults: Sequence[Fault], *, left_out: int, total: int) -> tupl
 
 def survey_notes(surveys: Surveys, kind: str) -> list[str]:
     """What readers noticed, each once, with the number of files of this ``kind``."""
-    infos = {shown(path.name): survey.info for path, survey in surveys.items() if isinstance(survey, Survey)}
+    infos = {path: survey.info for path, survey in surveys.items() if isinstance(survey, Survey)}
     return [
-        *counted_notes({name: info.notes for name, info in infos.items()}, kind),
+        *counted_notes({str(path): info.notes for path, info in infos.items()}, kind),
         *_pixel_size_note(infos.values(), kind),
     ]
 

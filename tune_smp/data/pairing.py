@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -57,6 +58,7 @@ class Collection:
     class_values: tuple[Value, ...] = ()
     notes: tuple[str, ...] = ()
     twins: tuple[tuple[int, ...], ...] = ()  # pairs whose images are the same picture, known when they are decoded
+    levels: tuple[int, int] = (0, 0)  # of folders that are part of the names of images, and of labels
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,17 @@ class FoundFile:
 
     path: Path
     variables: Mapping[str, Value] = field(default_factory=dict)
+    levels: int = 0  # of folders that are part of the name
+
+    @property
+    def key(self) -> str:
+        """The name by which files are compared: with its folders, in Unicode's composed form."""
+        return unicodedata.normalize("NFC", relative_name(self.path, self.levels))
 
     @property
     def name(self) -> str:
         """The name as it is shown: control characters, which could spoil a terminal, are escaped."""
-        return shown(self.path.name)
+        return shown(self.key)
 
 
 @dataclass(frozen=True)
@@ -97,6 +105,11 @@ class Stacks:
 
     def __contains__(self, key: Key) -> bool:
         return key in self.complete or key in self.doubled or key in self.incomplete
+
+
+def relative_name(path: Path, levels: int) -> str:
+    """The file name with the names of so many folders above it: ``plate1/A01/field.tif``."""
+    return "/".join(path.parts[-1 - levels :])
 
 
 def stack(files: Iterable[FoundFile], outer: Sequence[str], inner: str | None) -> Stacks:
@@ -176,15 +189,11 @@ def pair_by_variables(
 
 def pair_by_names(images: Sequence[FoundFile], labels: Sequence[FoundFile]) -> tuple[Collection, tuple[Unpaired, ...]]:
     """Pairs of equal file names, then of equal stems among what is left (``a.tif`` with ``a.png``). Never by order."""
-    labels_by_name = {label.path.name: label for label in labels}
-    pairs = [
-        _pair((image,), (labels_by_name[image.path.name],), None)
-        for image in images
-        if image.path.name in labels_by_name
-    ]
-    paired = {pair.images[0].name for pair in pairs}
-    rest_images = _by_stem(image for image in images if image.path.name not in paired)
-    rest_labels = _by_stem(label for label in labels if label.path.name not in paired)
+    labels_by_name = {label.key: label for label in labels}
+    pairs = [_pair((image,), (labels_by_name[image.key],), None) for image in images if image.key in labels_by_name]
+    paired = {image.key for image in images} & labels_by_name.keys()
+    rest_images = _by_stem(image for image in images if image.key not in paired)
+    rest_labels = _by_stem(label for label in labels if label.key not in paired)
     doubled = []
     for stem in sorted(rest_images.keys() & rest_labels.keys()):
         candidates = (*rest_images[stem], *rest_labels[stem])
@@ -242,7 +251,7 @@ def _kinds(stacks: Stacks) -> tuple[Iterable[Key], ...]:
 
 def _pair(images: Sequence[FoundFile], labels: Sequence[FoundFile], channel: str | None) -> Pair:
     return Pair(
-        name=images[0].path.name,
+        name=images[0].key,
         images=tuple(file.path for file in images),
         labels=tuple(file.path for file in labels),
         variables={name: value for name, value in images[0].variables.items() if name != channel},
@@ -252,7 +261,7 @@ def _pair(images: Sequence[FoundFile], labels: Sequence[FoundFile], channel: str
 def _by_stem(files: Iterable[FoundFile]) -> dict[str, list[FoundFile]]:
     stems: dict[str, list[FoundFile]] = defaultdict(list)
     for file in files:
-        stems[image_stem(file.path.name)].append(file)
+        stems[image_stem(file.key)].append(file)
     return stems
 
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from tune_smp.data.collection import Collection
 from tune_smp.data.formats import shown
-from tune_smp.data.pairing import Pair
+from tune_smp.data.pairing import Pair, relative_name
 from tune_smp.errors import DataError, Problem, ResourceError, SettingsError, nearest
 
 Subset = Literal["train", "validation"]
@@ -110,7 +110,7 @@ def write_split(
     Raises:
         ResourceError: the file cannot be written.
     """
-    rows = (_row(region, collection.pairs[region.pair], groups) for region in regions)
+    rows = (_row(region, collection, groups) for region in regions)
     text = io.StringIO(newline="")
     writer = csv.writer(
         text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC
@@ -129,7 +129,7 @@ def read_split(path: Path, collection: Collection) -> tuple[Region, ...]:
     Raises:
         DataError: the file cannot be read, or does not fit the collection.
     """
-    by_files = {_files(pair): index for index, pair in enumerate(collection.pairs)}
+    by_files = {_files(pair, collection.levels): index for index, pair in enumerate(collection.pairs)}
     try:
         text = path.read_bytes().decode("utf-8", "surrogateescape")
         rows = list(csv.DictReader(io.StringIO(text, newline="")))
@@ -139,7 +139,9 @@ def read_split(path: Path, collection: Collection) -> tuple[Region, ...]:
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         problem = "the split does not fit these images and labels"
         raise DataError(Problem(problem, f"{shown(path)}: {error}", "split anew: remove the file")) from error
-    if missing := len(by_files.keys() - {_files(collection.pairs[region.pair]) for region in regions}):
+    if missing := len(
+        by_files.keys() - {_files(collection.pairs[region.pair], collection.levels) for region in regions}
+    ):
         raise DataError(Problem(f"the split lacks {missing} of {len(by_files)} images", shown(path), "remove the file"))
     return regions
 
@@ -201,19 +203,19 @@ def _split_in_space(index: int, size: tuple[int, int], train_fraction: float) ->
     return Region(index, 0, height, 0, cut, "train"), Region(index, 0, height, cut, width, "validation")
 
 
-def _row(region: Region, pair: Pair, groups: Sequence[Hashable] | None) -> tuple[object, ...]:
-    image, label, plane = _files(pair)
+def _row(region: Region, collection: Collection, groups: Sequence[Hashable] | None) -> tuple[object, ...]:
+    image, label, plane = _files(collection.pairs[region.pair], collection.levels)
     group = "" if groups is None else groups[region.pair]
     return image, label, region.subset, group, region.y0, region.y1, region.x0, region.x1, plane
 
 
-def _files(pair: Pair) -> tuple[str, str, int]:
-    """What tells a pair from all others: the names of its files, without their folders, and the plane."""
-    return _joined(pair.images), _joined(pair.labels), pair.plane
+def _files(pair: Pair, levels: tuple[int, int]) -> tuple[str, str, int]:
+    """What tells a pair from all others: the names of its files, with the folders in the pattern, and the plane."""
+    return _joined(pair.images, levels[0]), _joined(pair.labels, levels[1]), pair.plane
 
 
-def _joined(paths: Iterable[Path]) -> str:
-    names = [path.name for path in paths]
+def _joined(paths: Iterable[Path], levels: int) -> str:
+    names = [relative_name(path, levels) for path in paths]
     return names[0] if len(names) == 1 and not names[0].startswith("[") else json.dumps(names, ensure_ascii=False)
 
 

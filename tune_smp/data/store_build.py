@@ -149,7 +149,7 @@ def _class_map(
     """What the labels mean, or all that speaks against it."""
     if not planes:
         return None, ()
-    values = pair_checks.pair_label_values(planes, labels)
+    values = pair_checks.pair_label_values(planes, labels, request.collection.levels[1])
     colors = dict(request.label_colors)
     numbers, problems, notes = as_numbers(values, request.mode, colors)
     if problems:

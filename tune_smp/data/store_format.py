@@ -104,6 +104,7 @@ def collection_to_json(collection: Collection) -> dict[str, Any]:
         "class_variable": collection.class_variable,
         "class_values": list(collection.class_values),
         "twins": collection.twins,
+        "levels": collection.levels,
     }
 
 
@@ -164,4 +165,5 @@ def _collection_from_json(document: Mapping[str, Any]) -> Collection:
         class_variable=document["class_variable"],
         class_values=tuple(document["class_values"]),
         twins=tuple(map(tuple, document["twins"])),
+        levels=tuple(document["levels"]),
     )

@@ -36,12 +36,12 @@ class Job:
 def plan_outputs(images: Sequence[ImageGroup], folder: Path, *, suffix: str, overwrite: bool) -> tuple[Job, ...]:
     """A job per image, named after its first file: ``r01_c0.tif`` → ``folder/r01_c0.ome.tif`` for the suffix "ome.tif".
 
+    Folders that are part of an image's name are kept: ``plate1.ome.zarr/A/1/0`` → ``folder/plate1/A/1/0.ome.tif``.
+
     Raises DataError where two images would have one output, where its name would be too long, where it is an input, or
     where it exists already and ``overwrite`` is not asked for.
     """
-    jobs = tuple(
-        Job(image.name, image.paths, folder / f"{image_stem(image.paths[0].name)}.{suffix}") for image in images
-    )
+    jobs = tuple(Job(image.name, image.paths, folder / f"{_stem(image)}.{suffix}") for image in images)
     problems = [*_shared_outputs(jobs), *_names_too_long(jobs), *_outputs_that_are_inputs(jobs)]
     existing = [] if overwrite or problems else [shown(job.output.name) for job in jobs if job.output.exists()]
     if existing:
@@ -51,6 +51,11 @@ def plan_outputs(images: Sequence[ImageGroup], folder: Path, *, suffix: str, ove
     if problems:
         raise DataError(problems)
     return jobs
+
+
+def _stem(image: ImageGroup) -> str:
+    """The name of the first file with its folders, none of which keeps an image's suffix."""
+    return "/".join(map(image_stem, image.paths[0].parts[-1 - image.levels :]))
 
 
 def to_labels(probabilities: NDArray[np.float32], class_map: ClassMap) -> NDArray[Any]:
@@ -67,6 +72,7 @@ def write_rows(rows: Iterable[Rows], path: Path, *, info: ImageInfo, class_map: 
     labels = output == "labels"
     dtype = class_map.decode(np.zeros((class_map.classes, 1, 1), np.uint8)).dtype if labels else np.dtype(np.float32)
     channels = 1 if labels and class_map.mode == "multiclass" else class_map.classes
+    path.parent.mkdir(parents=True, exist_ok=True)
     shape = info.planes, channels, info.height, info.width
     with LabelWriter(path, shape=shape, dtype=dtype, times=info.times, calibration=info.calibration) as writer:
         for strip in rows:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -10,7 +9,7 @@ from annotated_types import Ge, Gt, Lt, MinLen
 
 from tune_smp.settings.base import Rule, Settings
 from tune_smp.settings.fields import About
-from tune_smp.settings.folders import AbsolutePath, resolve_folder
+from tune_smp.settings.folders import AbsolutePath, collection_folders
 from tune_smp.settings.label_colors import ColorText, legible
 
 
@@ -103,17 +102,12 @@ class DataSettings(Settings):
     @property
     def images_folder(self) -> Path:
         """The folder that holds the images: ``images`` inside ``images_dir`` where there is one (looks at the disk)."""
-        return resolve_folder(self.images_dir, "images")
+        return collection_folders(self.images_dir, self.labels_dir)[0]
 
     @property
     def labels_folder(self) -> Path:
-        """The folder that holds the labels (looks at the disk).
-
-        ``labels`` inside ``labels_dir`` where there is one; else ``images``, as in WIPP, where labels are a collection
-        of images too: unless the images themselves are read from there.
-        """
-        folder = resolve_folder(self.labels_dir, "labels", "images")
-        return self.labels_dir if os.path.realpath(folder) == os.path.realpath(self.images_folder) else folder
+        """The folder that holds the labels (looks at the disk), see `collection_folders`."""
+        return collection_folders(self.images_dir, self.labels_dir)[1]
 
 
 class CheckSettings(DataSettings):

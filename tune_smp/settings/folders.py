@@ -35,6 +35,16 @@ def resolve_folder(path: Path, *names: str) -> Path:
     return next((folder for folder in inner if os.path.isdir(folder)), path)  # noqa: PTH112
 
 
+def collection_folders(images_dir: Path, labels_dir: Path) -> tuple[Path, Path]:
+    """The folders that hold images and labels (looks at the disk). Applied to its own result, it changes nothing.
+
+    ``images`` inside ``images_dir`` where there is one; ``labels`` inside ``labels_dir`` where there is one, else
+    ``images``, as in WIPP, where labels are a collection of images too: unless the images themselves lie there.
+    """
+    images, labels = resolve_folder(images_dir, "images"), resolve_folder(labels_dir, "labels", "images")
+    return images, labels_dir if os.path.realpath(labels) == os.path.realpath(images) else labels
+
+
 def check_folders(settings: Settings) -> None:
     """See that folders to read are there and that folders to write can be written.
 
