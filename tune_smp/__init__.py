@@ -1,6 +1,11 @@
 """tune-smp: the best segmentation model that this data and this much compute can give."""
 
+import os
 from pathlib import Path
+
+# OpenMP's threads spin while they wait, so that torch on cores it must share is 6 to 12 times slower than need be. Read
+# when torch is loaded, in this process and in the workers, which inherit it: set before any road leads there.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _PACKAGE = Path(__file__).resolve().parent
 # Inside the installed package; beside it in a working copy. Read from the file and not from the metadata of what is

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import json
 import logging
 import os
@@ -40,9 +41,6 @@ UNEXPECTED = 1
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and give its exit code; ``argv`` comes without the program's name."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    # OpenMP's threads spin while they wait, so that torch on cores it must share is 5 to 8 times slower than need be.
-    # Read when torch is loaded, here and in the workers, which inherit it.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _have_a_home()
     try:
         with _logging_to_stderr(), _sigterm_as_ctrl_c():
@@ -70,10 +68,20 @@ def _have_a_home() -> None:
 
 
 def _failed(message: str, exit_code: int, arguments: Sequence[str]) -> int:
-    if "--debug" in arguments or "--debug=true" in arguments:
+    if _wants_tracebacks(arguments):
         traceback.print_exc()
     sys.stderr.write(message + "\n")
     return exit_code
+
+
+def _wants_tracebacks(arguments: Sequence[str]) -> bool:
+    """Whether --debug is there, alone or with a value that means yes; the last one counts."""
+    wanted = False
+    for word, following in itertools.zip_longest(arguments, arguments[1:], fillvalue=""):
+        flag, equals, value = word.partition("=")
+        if flag == "--debug":
+            wanted = (value if equals else following).strip().lower() not in ("false", "0", "no", "off", "f", "n")
+    return wanted
 
 
 def _failed_by_the_system(error: OSError, arguments: Sequence[str]) -> int:
@@ -238,7 +246,7 @@ def _demo(arguments: Sequence[str]) -> None:
 
 
 def _resume(arguments: Sequence[str]) -> None:
-    from tune_smp.settings.search import ResumeSettings  # noqa: PLC0415 - imported when asked for
+    from tune_smp.settings.search import DASHBOARD_FIELDS, ResumeSettings  # noqa: PLC0415 - imported when asked for
 
     words = [word for word in arguments[:1] if not word.startswith("-")]
     settings = _settings(ResumeSettings, arguments[len(words) :])
@@ -247,7 +255,12 @@ def _resume(arguments: Sequence[str]) -> None:
     folder = _existing_folder("resume", words, "pass the --outputDir of an interrupted run")
     from tune_smp import workflows  # noqa: PLC0415 - pydantic, rich
 
-    workflows.resume(folder, num_trials=settings.num_trials, time_budget=settings.time_budget)
+    workflows.resume(
+        folder,
+        num_trials=settings.num_trials,
+        time_budget=settings.time_budget,
+        **{name: getattr(settings, name) for name in DASHBOARD_FIELDS & settings.model_fields_set},
+    )
 
 
 def _report(arguments: Sequence[str]) -> None:

@@ -96,7 +96,7 @@ def test_a_killed_worker_is_tried_again(
     assert process.returncode == 0, errors
     assert _history(output) == _history(undisturbed[0])
     assert "raylet" not in printed + errors, "Ray's own words stay in the log"
-    assert "worker died" in (output / "logs" / "train.log").read_text()
+    assert "worker failed" in (output / "logs" / "train.log").read_text()
 
 
 @pytest.mark.slow  # a search is ended so in the regular suite
@@ -115,9 +115,13 @@ def test_an_interrupted_run_ends_in_order_and_can_be_resumed(
     _wait_for_epoch(output, process, 1)
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(stop)
-    _, errors = process.communicate(timeout=60)
+    printed, errors = process.communicate(timeout=60)
 
     assert process.returncode == 130, errors
+    epochs = len(_history(output))
+    assert epochs >= 2, "the epoch under way was paid for"
+    assert all(f"epoch {number}" in printed for number in range(1, epochs + 1)), printed
+    assert read_json(output / "summary.json")["epochs"] == epochs
     assert f"tune-smp resume {output}" in errors
     assert read_json(output / "summary.json")["state"] == "interrupted"
     assert (output / "model" / "model.safetensors").exists(), "the best so far is exported"
@@ -146,3 +150,26 @@ def test_a_second_program_on_one_folder_is_refused(
     third = tune_smp(*arguments_of_train(nuclei, output))
     assert third.returncode == 2
     assert "tune-smp resume" in third.stderr
+
+
+@pytest.mark.slow
+def test_a_second_ctrl_c_leaves_a_summary_and_a_run_to_resume(
+    undisturbed: Undisturbed,
+    tune_smp: Command,
+    nuclei: Path,
+    arguments_of_train: Arguments,
+    environment: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    output = tmp_path / "out"
+    process = _start(arguments_of_train(nuclei, output, *SAME_RUN), environment)
+    _wait_for_epoch(output, process, 1)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+
+    assert process.returncode == 130, errors
+    assert read_json(output / "summary.json")["state"] == "interrupted"
+    assert tune_smp("resume", output, "--dashboard", "false").returncode == 0
+    assert _history(output) == _history(undisturbed[0])

@@ -204,7 +204,7 @@ def test_13_what_passes_is_tried_again_from_the_last_checkpoint(faulty: Faulty) 
         assert faulty.epochs_begun(fault) == [1, 2, 2, 3], "one epoch was lost"
         assert faulty.workers(fault) == 2
         assert faulty.history(fault) == faulty.history(NO_FAULT)
-    assert len(re.findall("the worker of trial . died; going on from its last checkpoint", faulty.done.stderr)) == 2
+    assert len(re.findall("the worker of trial . failed; it resumes from its last checkpoint", faulty.done.stderr)) == 2
     assert len(faulty.done.stderr.splitlines()) == 2, "nothing of Ray's own"
 
 

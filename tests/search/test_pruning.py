@@ -22,6 +22,7 @@ from tune_smp.search.pruning import EPOCH, METRIC, build_scheduler, default_grac
 from tune_smp.search.sampler import build_sampler
 from tune_smp.search.search_tuner import _Watcher
 from tune_smp.search.space_file import parse_space
+from tune_smp.search.stopping import LastEpochs
 from tune_smp.search.study import Study
 
 NAMES = ("asha", "median", "none")
@@ -207,9 +208,10 @@ def test_a_trial_that_ends_by_itself_is_never_pruned(tmp_path: Path, stop: str |
     """The poorest of all, at the last rung: its own word counts, which Ray reads before it asks the scheduler."""
     study = _study(tmp_path)
     told = Told()
-    watcher = _Watcher(study, told, BestKept(tmp_path))
+    watcher = _Watcher(study, told, BestKept(tmp_path), LastEpochs())
     asked = study.ask()
     trial = SimpleNamespace(
+        trial_id="0",
         config={"trial": SimpleNamespace(number=asked.number)},
         run_metadata=SimpleNamespace(num_failures=0),
         last_result=None,

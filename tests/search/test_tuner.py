@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from tune_smp.data.store import open_or_build
 from tune_smp.data.synthetic import write_nuclei
 from tune_smp.errors import DataError, Problem, ResourceError
 from tune_smp.search.cluster import local_ray
-from tune_smp.search.trainable import TrialConfig, _as_plain, refusal_from_plain
+from tune_smp.search.trainable import SmpTrainable, TrialConfig, _as_plain, refusal_from_plain
 from tune_smp.search.tuner import failure_reason, run_single
 from tune_smp.settings.run import RunSettings
 
@@ -108,3 +109,38 @@ def test_a_refusal_travels_as_plain_values() -> None:
     back = refusal_from_plain(_as_plain(error))
     assert type(back) is ResourceError
     assert back.problems == error.problems
+
+
+class TestSetUp:
+    """What goes wrong while a worker sets up, in the trainable itself; Ray only calls its methods."""
+
+    def trial_that_raises(self, error: Exception, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+        def fail(_: TrialConfig) -> None:
+            raise error
+
+        monkeypatch.setattr("tune_smp.search.trainable._build", fail)
+        trainable = SmpTrainable.__new__(SmpTrainable)
+        trainable.setup(TrialConfig({}, Path("store"), Path("split.csv")).as_ray_config())
+        return trainable.step()
+
+    @pytest.mark.parametrize(
+        ("error", "said"),
+        [
+            (ImportError("cannot import name 'Unet'"), "cannot import name 'Unet'"),
+            (ModuleNotFoundError("No module named 'timm'"), "No module named 'timm'"),
+            (RuntimeError("size mismatch for conv1.weight"), "size mismatch for conv1.weight"),
+            (KeyError("encoder"), "encoder"),
+        ],
+    )
+    def test_what_would_fail_again_ends_the_trial_at_once(
+        self, error: Exception, said: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        result = self.trial_that_raises(error, monkeypatch)
+        assert result["done"]
+        assert said in refusal_from_plain(result["refusal"]).problems[0].problem
+        assert said in result["traceback"]
+
+    @pytest.mark.parametrize("error", [OSError("stale file handle"), RuntimeError("CUDA error: unspecified launch")])
+    def test_what_may_pass_is_left_to_ray(self, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+        with pytest.raises(type(error)):
+            self.trial_that_raises(error, monkeypatch)

@@ -43,7 +43,7 @@ class Workers:
 
     def __enter__(self) -> Self:
         if self._count > 1:
-            command = [sys.executable, "-c", _START, json.dumps(sys.path)]
+            command = [sys.executable, "-P", "-c", _START, json.dumps(sys.path)]
             pipe = subprocess.PIPE
             self._processes = [subprocess.Popen(command, stdin=pipe, stdout=pipe) for _ in range(self._count)]
         return self

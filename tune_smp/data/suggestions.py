@@ -17,7 +17,7 @@ from tune_smp.errors import SettingsError
 
 VARIABLES = "rijkmnpqxyz"  # of a suggestion; c would stack channels
 _SAMPLE = 200  # names
-# infer_pattern can crash its process.
+# infer_pattern can crash its process. -P: whatever lies in the working folder is not imported.
 _INFERRER = "import filepattern, json, sys; print(filepattern.infer_pattern(files=json.load(sys.stdin)))"
 
 
@@ -68,7 +68,7 @@ def _by_digits(pattern: str, names: Sequence[str]) -> Iterator[str]:
 
 def _infer(names: Sequence[str]) -> list[str]:
     child = subprocess.run(
-        [sys.executable, "-c", _INFERRER],
+        [sys.executable, "-P", "-c", _INFERRER],
         input=json.dumps(names),
         capture_output=True,
         text=True,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import platform
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -71,6 +73,20 @@ class SearchSummary:
     def write(self, folder: RunFolder) -> None:
         """Write summary.json."""
         write_json(folder.summary, {"command": "search", **asdict(self)})
+
+
+@contextlib.contextmanager
+def noting_interruption(folder: RunFolder, summary: Callable[[], RunSummary | SearchSummary]) -> Iterator[None]:
+    """Leave a summary behind, the ``summary`` of an interruption, where the block is left at once by a second Ctrl-C.
+
+    One that is there is kept: that of an earlier session, which was interrupted too.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not folder.summary.exists():
+            summary().write(folder)
+        raise
 
 
 def versions() -> dict[str, str]:

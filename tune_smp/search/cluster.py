@@ -9,7 +9,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 import ray
 from ray._private.authentication import authentication_utils
+from ray.job_config import JobConfig
 
 from tune_smp.data.temporary import WAY_OUT, temporary_folder
 from tune_smp.errors import Problem, ResourceError
@@ -142,6 +143,7 @@ def _start(device: str, dashboard: Dashboard | None, folder: Path) -> ray._priva
             object_store_memory=_object_store_bytes(),
             log_to_driver=False,
             logging_level=logging.CRITICAL,
+            job_config=_installed_packages_only(),
             # Ray opens its folder to everyone; the one around it stays closed.
             _temp_dir=str(folder / "ray"),
             **options,
@@ -191,6 +193,7 @@ def _join(address: str) -> ray._private.worker.RayContext:
             log_to_driver=False,
             logging_level=logging.CRITICAL,
             runtime_env={"env_vars": WORKER_ENVIRONMENT},
+            job_config=_installed_packages_only(),
         )
     except (RuntimeError, OSError, ValueError, ConnectionError) as error:
         raise ResourceError(
@@ -198,6 +201,24 @@ def _join(address: str) -> ray._private.worker.RayContext:
                 f"joining the cluster failed: {error}", f"--address {address}", "see --debug and the cluster's logs"
             )
         ) from error
+
+
+def _installed_packages_only() -> JobConfig:
+    """A job whose workers import what is installed, and nothing from the folder that this program works in.
+
+    Ray puts the working folder and the script's folder first on their path: a clone of one of our packages in it, or a
+    folder of images of the name ``numpy``, would be imported.
+    """
+    config = JobConfig()
+    config._py_driver_sys_path = _NoFolders()
+    return config
+
+
+class _NoFolders(list[str]):
+    """A list that stays empty."""
+
+    def extend(self, folders: Iterable[str], /) -> None:
+        """Called by Ray with the folders of the driver."""
 
 
 def live_nodes(device: str) -> tuple[Node, ...]:

@@ -57,7 +57,7 @@ class RunningTrial:
 class SearchState:
     """What is known of a search's trials: those that ended and those that run. Times are seconds of one clock."""
 
-    def __init__(self, *, num_trials: int, earlier: Sequence[TrialRecord] = ()) -> None:
+    def __init__(self, *, num_trials: int | None, earlier: Sequence[TrialRecord] = ()) -> None:
         self.num_trials = num_trials
         self.running: dict[int, RunningTrial] = {}
         self._others = {record.number: record for record in earlier}
@@ -114,6 +114,8 @@ class SearchState:
         ages = [now - trial.since for trial in self.running.values()]
         elapsed = now - (now if self._first_start is None else self._first_start)
         mean_running = (self._worked + sum(ages)) / elapsed if elapsed > 0 else 1.0
+        if self.num_trials is None:
+            return None
         to_go = self.num_trials - len(self.ended) - len(self.running)
         return seconds_left(list(self._took.values()), ages, to_go=to_go, mean_running=mean_running)
 
@@ -123,7 +125,8 @@ class SearchProgress:
 
     On a terminal one display is redrawn in place, and gone at the end. Elsewhere every trial that ends has its line,
     and a line of progress comes at most every 30 s, never one per epoch. ``num_trials`` counts the ``earlier`` ones,
-    of a search that is resumed, too. ``time_budget_s`` runs from the ``with`` on; ``clock`` gives seconds.
+    of a search that is resumed, too; None where time alone ends it. ``time_budget_s`` runs from the ``with`` on;
+    ``clock`` gives seconds.
     """
 
     def __init__(
@@ -131,7 +134,7 @@ class SearchProgress:
         console: Console,
         *,
         metric_name: str,
-        num_trials: int,
+        num_trials: int | None,
         earlier: Sequence[TrialRecord] = (),
         dashboard_url: str | None = None,
         time_budget_s: float | None = None,
@@ -327,12 +330,13 @@ def best_text(found: TrialRecord | None, *, default: float | None) -> str:
     return f"best {found.best_metric:.4f} (trial {found.number}{worth})"
 
 
-def counts_line(ended: Sequence[TrialRecord], *, running: int, num_trials: int) -> str:
+def counts_line(ended: Sequence[TrialRecord], *, running: int, num_trials: int | None) -> str:
     """``3 of 40 trials ended (2 completed, 1 pruned), 4 running, 33 to go``."""
     counts = Counter(record.state for record in ended)
     states = ", ".join(f"{counts[state]} {words}" for state, words in _ENDED.items() if counts[state])
-    head = f"{len(ended)} of {_counted(num_trials, 'trial')} ended{f' ({states})' if states else ''}"
-    to_go = num_trials - len(ended) - running
+    trials = _counted(len(ended), "trial") if num_trials is None else f"{len(ended)} of {_counted(num_trials, 'trial')}"
+    head = f"{trials} ended{f' ({states})' if states else ''}"
+    to_go = 0 if num_trials is None else num_trials - len(ended) - running
     return ", ".join([head, *([f"{running} running"] if running else []), *([f"{to_go} to go"] if to_go > 0 else [])])
 
 

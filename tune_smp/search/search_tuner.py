@@ -12,14 +12,13 @@ from typing import Any, Protocol
 
 from ray import tune
 from ray.tune.schedulers import TrialScheduler
-from ray.tune.stopper import Stopper
 
 from tune_smp.errors import OutOfMemoryError, TuneSmpError
 from tune_smp.search.checkpoints import BestKept, trial_folder
 from tune_smp.search.outcome import TrialRecord
 from tune_smp.search.pruning import EPOCH, METRIC, remember, replay
 from tune_smp.search.sampler import StudySearcher
-from tune_smp.search.stopping import orderly_stop
+from tune_smp.search.stopping import LastEpochs, orderly_stop
 from tune_smp.search.study import AskedTrial, Study
 from tune_smp.search.trainable import SmpTrainable, TrialConfig, refusal_from_plain
 from tune_smp.search.tuner import CHECKPOINTS_KEPT, RETRIES, disk_full, failure_reason, is_full_disk
@@ -83,11 +82,11 @@ def run_search(
     if study.ended() >= plan.trials:
         return "completed"
 
-    watcher = _Watcher(study, listener, kept)
     deadline = _Deadline(plan.time_budget_s)
+    watcher = _Watcher(study, listener, kept, deadline)
     tuner = _tuner(study, plan, config_of, callbacks=[watcher], stop=deadline)
     try:
-        with orderly_stop(listener.stopping):
+        with orderly_stop(deadline, listener.stopping):
             tuner.fit()
     except tune.TuneError as error:
         # Ray turns what its callbacks raise, and what it meets itself, into text.
@@ -101,7 +100,7 @@ def run_search(
         study.requeue()
     if study.ended() >= plan.trials:
         return "completed"
-    return "out_of_time" if deadline.stop_all() else "interrupted"
+    return "out_of_time" if deadline.is_over() else "interrupted"
 
 
 def _tuner(
@@ -110,16 +109,19 @@ def _tuner(
     config_of: Callable[[AskedTrial], TrialConfig],
     *,
     callbacks: list[tune.Callback],
-    stop: Stopper,
+    stop: LastEpochs,
 ) -> tune.Tuner:
     def config(trial_id: str, asked: AskedTrial) -> dict[str, Any]:
         replay(plan.scheduler, trial_id, asked.curve)
         return config_of(asked).as_ray_config()
 
+    def room() -> int:
+        return 0 if stop.asked else plan.room()
+
     return tune.Tuner(
         SmpTrainable,
         tune_config=tune.TuneConfig(
-            search_alg=StudySearcher(study, config, metric=METRIC, trials=plan.trials, room=plan.room),
+            search_alg=StudySearcher(study, config, metric=METRIC, trials=plan.trials, room=room),
             scheduler=plan.scheduler,
             num_samples=plan.trials - study.ended(),
             reuse_actors=True,
@@ -137,25 +139,27 @@ def _tuner(
     )
 
 
-class _Deadline(Stopper):
-    """Ends everything when the time budget is used up."""
+class _Deadline(LastEpochs):
+    """Ends everything when the time budget is used up, too."""
 
     def __init__(self, seconds: float | None) -> None:
+        super().__init__()
         self._until = None if seconds is None else time.monotonic() + seconds
 
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:  # noqa: ARG002  Ray's signature
-        """No trial by itself."""
-        return False
-
-    def stop_all(self) -> bool:
+    def is_over(self) -> bool:
         """Whether the time is over."""
         return self._until is not None and time.monotonic() >= self._until
+
+    def stop_all(self) -> bool:
+        """Called by Ray all the time."""
+        return self.is_over() or super().stop_all()
 
 
 class _Watcher(tune.Callback):
     """Tells the study and the listener what happens to each trial, in the driver."""
 
-    def __init__(self, study: Study, listener: SearchListener, kept: BestKept) -> None:
+    def __init__(self, study: Study, listener: SearchListener, kept: BestKept, last: LastEpochs) -> None:
+        self._last = last
         self._study = study
         self._listener = listener
         self._kept = kept
@@ -165,6 +169,7 @@ class _Watcher(tune.Callback):
     def on_trial_start(self, **info: Any) -> None:
         """Called by Ray when a trial gets a worker, also after a crash."""
         number = _number(info["trial"])
+        self._last.began(info["trial"].trial_id)
         if number not in self._seconds:
             self._seconds[number] = 0.0
             record = self._study.record(number)
@@ -184,12 +189,15 @@ class _Watcher(tune.Callback):
 
     def on_trial_recover(self, **info: Any) -> None:
         """Called by Ray when a worker died and its trial starts again."""
-        logger.warning("the worker of trial %d died; going on from its last checkpoint", _number(info["trial"]))
+        logger.warning("the worker of trial %d failed; it resumes from its last checkpoint", _number(info["trial"]))
         self._listener.requeued(_number(info["trial"]))
 
     def on_trial_complete(self, **info: Any) -> None:
         """Called by Ray when a trial ended by itself, or was stopped by the scheduler."""
         number, last = _number(info["trial"]), info["trial"].last_result or {}
+        self._last.ended(info["trial"].trial_id)
+        if self._last.has_ended(info["trial"].trial_id):
+            return  # it goes on in the next session
         if "refusal" in last:
             error = refusal_from_plain(last["refusal"])
             self._end(number, "failed", reason=_reason(error), traceback=last.get("traceback", ""))
@@ -200,6 +208,7 @@ class _Watcher(tune.Callback):
 
     def on_trial_error(self, **info: Any) -> None:
         """Called by Ray when a trial failed for good."""
+        self._last.ended(info["trial"].trial_id)
         text = _errors_of(info["trial"])
         if is_full_disk(Exception(text)):
             self.error = disk_full(self._kept.trials)
@@ -228,7 +237,7 @@ class _Watcher(tune.Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         # Ray pickles its callbacks with the Tuner; what this one holds lives in this process.
-        return {"_seconds": {}, "error": None}
+        return {"_seconds": {}, "_last": LastEpochs(), "error": None}
 
 
 def _number(trial: Any) -> int:

@@ -113,22 +113,18 @@ class SmpTrainable(tune.Trainable):
             self._run.load_state_dict(checkpoint.load(Path(checkpoint_dir) / CHECKPOINT_NAME))
 
     def _begin(self, trial: TrialConfig) -> None:
-        import torch  # noqa: PLC0415  seconds to import: workers only, never the driver
-
-        torch.set_num_threads(trial.cpus)
-        if torch.cuda.is_available() and 0 < trial.gpus < 1:
-            torch.cuda.set_per_process_memory_fraction(trial.gpus)  # the rest is another trial's
-        _log_warnings_only()
         self._run: Any = None
         self._refusal: TuneSmpError | None = None
         self._gauges = None if trial.number is None else TrialGauges(trial.number)
+        _log_warnings_only()
         try:
+            _share_the_machine(trial)
             self._run = _build(trial)
         except Exception as error:  # noqa: BLE001 - sorted out there; what may pass is raised again for Ray
-            self._refuse(error)
+            self._refuse(error, is_set_up=True)
 
-    def _refuse(self, error: Exception) -> TuneSmpError:
-        self._refusal = _refusal_for(error)
+    def _refuse(self, error: Exception, *, is_set_up: bool = False) -> TuneSmpError:
+        self._refusal = _refusal_for(error, is_set_up=is_set_up)
         self._traceback = "".join(traceback.format_exception(error))
         return self._refusal
 
@@ -158,6 +154,14 @@ class SmpTrainable(tune.Trainable):
         return result
 
 
+def _share_the_machine(trial: TrialConfig) -> None:
+    import torch  # noqa: PLC0415  seconds to import: workers only, never the driver
+
+    torch.set_num_threads(trial.cpus)
+    if torch.cuda.is_available() and 0 < trial.gpus < 1:
+        torch.cuda.set_per_process_memory_fraction(trial.gpus)  # the rest is another trial's
+
+
 def _build(trial: TrialConfig) -> Any:
     from tune_smp.data.split import read_split  # noqa: PLC0415  the driver needs none of these
     from tune_smp.settings.run import RunSettings  # noqa: PLC0415
@@ -183,17 +187,22 @@ def _open_store(path: Path, settings: Any) -> Any:
     return ImageStore.open(path) if path.is_dir() else open_store(settings, find_collection(settings))
 
 
-def _refusal_for(error: Exception) -> TuneSmpError:
+def _refusal_for(error: Exception, *, is_set_up: bool) -> TuneSmpError:
     """The error of ours that ends the trial for good. Raises the error again where another try may help."""
-    from tune_smp.training.memory import is_out_of_memory  # noqa: PLC0415  imports torch
-
     if isinstance(error, TuneSmpError):
         return error
     text = f"{type(error).__name__}: {error}"
+    if isinstance(error, ImportError):
+        fix = "install tune-smp and all its dependencies on every machine, in the same versions"
+        return NoTrialSucceededError(Problem(text, fix=fix))
+    from tune_smp.training.memory import is_out_of_memory  # noqa: PLC0415  imports torch
+
     if is_out_of_memory(error):
         fix = "pass a smaller --tileSize or --batchSize, or choose a smaller encoder"
         return OutOfMemoryError(Problem(f"out of memory: {error}", fix=fix))
-    if isinstance(error, DETERMINISTIC):
+    # While a worker sets up, torch raises RuntimeError for weights that do not fit; CUDA's may be the machine's fault.
+    is_deterministic = isinstance(error, DETERMINISTIC) or (is_set_up and type(error) is RuntimeError)
+    if is_deterministic and "CUDA" not in str(error):
         return NoTrialSucceededError(
             Problem(text, fix="the same settings would fail again: this trial is left as it is")
         )

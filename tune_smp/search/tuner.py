@@ -12,7 +12,7 @@ from ray import tune
 
 from tune_smp.errors import Problem, ResourceError, TuneSmpError
 from tune_smp.search.outcome import TrialOutcome
-from tune_smp.search.stopping import orderly_stop
+from tune_smp.search.stopping import LastEpochs, orderly_stop
 from tune_smp.search.trainable import SmpTrainable, TrialConfig, refusal_from_plain
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,8 @@ def run_single(
 
     Raises ResourceError when the disk is full, and what ``on_epoch`` raises of ours.
     """
-    watcher = _Watcher(on_epoch)
+    last = LastEpochs()
+    watcher = _Watcher(on_epoch, last)
     tuner = tune.Tuner(
         SmpTrainable,
         param_space=config.as_ray_config(),
@@ -52,13 +53,14 @@ def run_single(
             name=name,
             storage_path=str(storage),
             verbose=0,
+            stop=last,
             callbacks=[watcher],
             failure_config=tune.FailureConfig(max_failures=RETRIES),
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1, num_to_keep=CHECKPOINTS_KEPT),
         ),
     )
     try:
-        with orderly_stop(on_stop):
+        with orderly_stop(last, on_stop):
             results = tuner.fit()
     except tune.TuneError as error:
         # Ray turns what its callbacks raise, and what it meets itself, into text.
@@ -118,8 +120,9 @@ def _last_start(lines: Sequence[str]) -> int:
 class _Watcher(tune.Callback):
     """Hands every epoch's result on, in the driver."""
 
-    def __init__(self, on_epoch: Callable[[EpochResult], None]) -> None:
+    def __init__(self, on_epoch: Callable[[EpochResult], None], last: LastEpochs) -> None:
         self._on_epoch: Callable[[EpochResult], None] | None = on_epoch
+        self._last = last
         self.error: TuneSmpError | None = None
 
     def on_trial_result(self, **info: Any) -> None:
@@ -132,10 +135,22 @@ class _Watcher(tune.Callback):
             self.error = error
             raise
 
+    def on_trial_start(self, **info: Any) -> None:
+        """Called by Ray when the trial gets a worker."""
+        self._last.began(info["trial"].trial_id)
+
+    def on_trial_complete(self, **info: Any) -> None:
+        """Called by Ray when the trial ended."""
+        self._last.ended(info["trial"].trial_id)
+
+    def on_trial_error(self, **info: Any) -> None:
+        """Called by Ray when the trial failed for good."""
+        self._last.ended(info["trial"].trial_id)
+
     def on_trial_recover(self, **_: Any) -> None:
-        """Called by Ray when a worker died and the trial starts again."""
-        logger.warning("the worker died; going on from the last checkpoint")
+        """Called by Ray when a worker died or failed, and the trial starts again."""
+        logger.warning("the worker failed; the trial resumes from its last checkpoint")
 
     def __getstate__(self) -> dict[str, Any]:
         # Ray pickles its callbacks with the Tuner; a live display is nothing to keep.
-        return {"_on_epoch": None, "error": None}
+        return {"_on_epoch": None, "_last": LastEpochs(), "error": None}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
@@ -112,7 +112,7 @@ class Settings(BaseModel):
             draft = Draft(dict(settings), given, flags)
         except ValidationError as error:
             details = error.errors(include_url=False, include_context=False)
-            problems += [cls._field_problem(flags, detail["loc"][0], detail) for detail in details]
+            problems += cls._field_problems(flags, details)
             draft = Draft(cls._valid_values(data, {detail["loc"][0] for detail in details}), given, flags)
         problems += _truth_for_a_number(data, flags)
         problems += _unknown_choices(draft)
@@ -120,6 +120,12 @@ class Settings(BaseModel):
         if problems:
             raise SettingsError(problems)
         return settings
+
+    @classmethod
+    def _field_problems(cls, flags: Mapping[str, Flag], details: Sequence[Mapping[str, Any]]) -> list[Problem]:
+        """Unknown flags first: one may be a slip of the pen, and the reason why another one is missing."""
+        ordered = sorted(details, key=lambda detail: detail["loc"][0] in flags)
+        return [cls._field_problem(flags, detail["loc"][0], detail) for detail in ordered]
 
     @classmethod
     def _field_problem(cls, flags: Mapping[str, Flag], field: int | str, detail: Mapping[str, Any]) -> Problem:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from annotated_types import Ge, Gt, MinLen
+from annotated_types import Ge, Gt, Le, MinLen
 
 from tune_smp.errors import Problem
 from tune_smp.settings.base import Draft, Rule, Settings
@@ -43,6 +43,17 @@ def submitting_needs_an_address(draft: Draft) -> Iterator[Problem]:
         yield Problem("--submit needs the cluster to send to", fix="pass --address http://HEAD:8265 too")
 
 
+def one_gpu_per_trial(draft: Draft) -> Iterator[Problem]:
+    """A training run uses one GPU: more would be set aside and stand idle."""
+    gpus = draft.values.get("gpus_per_trial")
+    if gpus is not None and gpus > 1:
+        yield Problem(
+            f"a trial trains on one GPU, of {gpus:g} the others would stand idle",
+            where=draft.where("gpus_per_trial"),
+            fix="pass --gpusPerTrial 1 or less: as many trials run side by side as there are GPUs for",
+        )
+
+
 class SearchSettings(RunSettings):
     """A search. A flag of ``train`` that is given holds for every trial, and is then no longer searched.
 
@@ -55,6 +66,7 @@ class SearchSettings(RunSettings):
         encoder_exists,
         time_budget_is_a_duration,
         submitting_needs_an_address,
+        one_gpu_per_trial,
     )
 
     search_space: Annotated[
@@ -83,7 +95,11 @@ class SearchSettings(RunSettings):
     gpus_per_trial: Annotated[
         float | None,
         Ge(0),
-        About("GPUs of a trial; 0.5 lets two trials share one.", "Search", absent="1 where there is one, else 0"),
+        About(
+            "GPUs of a trial, at most 1; 0.5 lets two trials share one.",
+            "Search",
+            absent="1 where there is one, else 0",
+        ),
     ] = None
     scheduler: Annotated[
         Literal["asha", "median", "none"],
@@ -155,3 +171,16 @@ class ResumeSettings(Settings):
         int | None, Ge(1), About("Trials of a search in all, more than before.", "Search", absent="as before")
     ] = None
     time_budget: Annotated[str | None, MinLen(1), TIME_BUDGET] = None
+    dashboard: Annotated[
+        bool | None, About("Start Ray's dashboard with the run.", "Machine", absent="as the run was started")
+    ] = None
+    dashboard_host: Annotated[
+        str | None, MinLen(1), About("Address that the dashboard listens on.", "Machine", absent="as before")
+    ] = None
+    dashboard_port: Annotated[
+        int | None, Ge(1), Le(65535), About("Port that the dashboard listens on.", "Machine", absent="as before")
+    ] = None
+
+
+DASHBOARD_FIELDS = frozenset({"dashboard", "dashboard_host", "dashboard_port"})
+"""Of ``ResumeSettings``: where a run is watched may differ from session to session."""

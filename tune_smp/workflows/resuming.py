@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tune_smp.errors import Problem, SettingsError
 from tune_smp.results.folder import RunFolder, claimed, read_json, write_json
@@ -17,12 +19,13 @@ from tune_smp.workflows.training import run as run_training
 
 
 def resume(
-    output_dir: Path, *, num_trials: int | None = None, time_budget: str | None = None
+    output_dir: Path, *, num_trials: int | None = None, time_budget: str | None = None, **dashboard: Any
 ) -> RunSummary | SearchSummary | None:
     """Go on with an interrupted run or search, in place; None when it had already come to its end.
 
     The settings, the split, the study and the newest whole checkpoints are those in the folder. ``num_trials``, more
-    than before, extends a search with everything that it has learnt. Raises what ``train`` and ``search`` raise.
+    than before, extends a search with everything that it has learnt. ``dashboard``, ``dashboard_host`` and
+    ``dashboard_port`` replace those settings for this session. Raises what ``train`` and ``search`` raise.
     """
     if not RunFolder(output_dir).is_started():
         raise SettingsError(
@@ -34,33 +37,36 @@ def resume(
         )
     with claimed(output_dir) as folder, logged(folder.logs, "resume"):
         if read_json(folder.settings)["command"] == "search":
-            return _resume_search(folder, num_trials=num_trials, time_budget=time_budget)
+            return _resume_search(folder, dashboard, num_trials=num_trials, time_budget=time_budget)
         if num_trials or time_budget:
             problem = "--numTrials and --timeBudget are for a search, and this folder holds a train"
             raise SettingsError(Problem(problem, str(output_dir), "leave them out"))
-        return _resume_run(folder)
+        return _resume_run(folder, dashboard)
 
 
-def _resume_run(folder: RunFolder) -> RunSummary | None:
+def _resume_run(folder: RunFolder, dashboard: Mapping[str, Any]) -> RunSummary | None:
     if folder.is_finished():
         tell([f"the run in {folder.path} is finished ({folder.state()}): nothing to resume"])
         return None
-    settings = RunSettings.from_json(read_json(folder.settings)["settings"])
+    settings = RunSettings.from_json(read_json(folder.settings)["settings"]).with_changes(**dashboard)
     return run_training(settings, folder, reopen(settings, folder))
 
 
-def _resume_search(folder: RunFolder, *, num_trials: int | None, time_budget: str | None) -> SearchSummary | None:
+def _resume_search(
+    folder: RunFolder, dashboard: Mapping[str, Any], *, num_trials: int | None, time_budget: str | None
+) -> SearchSummary | None:
     record = read_json(folder.settings)
     settings = SearchSettings.from_json(record["settings"])
     settings = with_budget(settings, num_trials=num_trials, time_budget=time_budget)
     if folder.is_finished() and not num_trials:
         tell([f"the search in {folder.path} is finished: nothing to resume; --numTrials N extends it"])
         return None
-    # It speaks of the search as it ended before: one that is extended, and killed, has not ended.
-    folder.summary.unlink(missing_ok=True)
+    if folder.summary.exists():
+        # It speaks of the search as it ended before: one that is extended, and killed, has not ended.
+        write_json(folder.summary, {**read_json(folder.summary), "state": "interrupted"})
     space = stored_space(record, settings)
     write_json(folder.settings, {**record, "settings": settings_record(settings, space)})
-    settings = with_fixed(settings, space)
+    settings = with_fixed(settings, space).with_changes(**dashboard)
     return run_search(settings, space, folder, reopen(settings, folder))
 
 

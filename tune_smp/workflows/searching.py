@@ -14,7 +14,7 @@ from tune_smp.errors import InterruptedRunError, NoTrialSucceededError, Problem,
 from tune_smp.results.folder import RunFolder, claimed, start_afresh
 from tune_smp.results.leaderboard import write_trials
 from tune_smp.results.logs import logged
-from tune_smp.results.summary import SearchSummary, write_settings
+from tune_smp.results.summary import SearchSummary, noting_interruption, write_settings
 from tune_smp.search.outcome import TrialRecord, best_of
 from tune_smp.search.space import ENCODER, FLAGS, MODEL, SearchSpace
 from tune_smp.search.space_checks import check_space
@@ -112,6 +112,27 @@ class Best:
 
 def run(settings: SearchSettings, space: SearchSpace, folder: RunFolder, data: PreparedData) -> SearchSummary:
     """Search to the end, or to where it is interrupted, and leave everything that is worth keeping in the folder."""
+    with noting_interruption(folder, lambda: _interrupted_at_once(settings)):
+        return _run(settings, space, folder, data)
+
+
+def _interrupted_at_once(settings: SearchSettings) -> SearchSummary:
+    """What can be said in no time, without a model; the trials are in the study."""
+    return SearchSummary(
+        state="interrupted",
+        metric=settings.metric_name,
+        best_metric=None,
+        best_epoch=None,
+        best_trial=None,
+        default_metric=None,
+        trials={},
+        epochs=0,
+        epochs_saved=0,
+        reason="a second Ctrl-C ended it at once",
+    )
+
+
+def _run(settings: SearchSettings, space: SearchSpace, folder: RunFolder, data: PreparedData) -> SearchSummary:
     started = time.monotonic()
     ending, study = run_trials(settings, space, folder, data)
     records = study.records()

@@ -12,7 +12,7 @@ from tune_smp.errors import InterruptedRunError, NoTrialSucceededError, Problem
 from tune_smp.results.folder import FINISHED_STATES, RunFolder, claimed, start_afresh
 from tune_smp.results.history import History
 from tune_smp.results.logs import logged
-from tune_smp.results.summary import RunSummary, write_settings
+from tune_smp.results.summary import RunSummary, noting_interruption, write_settings
 from tune_smp.search.outcome import TrialOutcome
 from tune_smp.settings.run import RunSettings
 from tune_smp.workflows.delivery import class_iou, export, write_report
@@ -39,6 +39,11 @@ def train(settings: RunSettings) -> RunSummary:
 
 def run(settings: RunSettings, folder: RunFolder, data: PreparedData) -> RunSummary:
     """Train to the end, or to where it is interrupted, and leave everything that is worth keeping in the folder."""
+    with noting_interruption(folder, lambda: _interrupted_at_once(settings, folder)):
+        return _run(settings, folder, data)
+
+
+def _run(settings: RunSettings, folder: RunFolder, data: PreparedData) -> RunSummary:
     from tune_smp.search.checkpoints import keep_newest, newest_whole  # noqa: PLC0415  imports torch
 
     started = time.monotonic()
@@ -117,6 +122,24 @@ def _summarise(
         class_iou=class_iou(best, class_names) if best else {},
         trials={outcome.state: 1},
         reason=outcome.reason or (outcome.refusal.problems[0].problem if outcome.refusal else None),
+    )
+
+
+def _interrupted_at_once(settings: RunSettings, folder: RunFolder) -> RunSummary:
+    """What can be said in no time, without a model."""
+    epochs = len(History(folder.history).rows)
+    return RunSummary(
+        command="train",
+        state="interrupted",
+        metric=settings.metric_name,
+        best_metric=None,
+        best_epoch=None,
+        epochs=epochs,
+        model=None,
+        seconds=0.0,
+        class_iou={},
+        trials={"interrupted": 1},
+        reason="a second Ctrl-C ended it at once",
     )
 
 

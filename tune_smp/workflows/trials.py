@@ -48,7 +48,8 @@ def run_trials(
         progress = SearchProgress(
             console,
             metric_name=settings.metric_name,
-            num_trials=settings.planned_trials,
+            # With a time budget alone, their number is a limit that nobody asked for.
+            num_trials=None if settings.time_budget and not settings.num_trials else settings.planned_trials,
             earlier=[record for record in study.records() if record.state not in ("running", "interrupted")],
             dashboard_url=resources.dashboard_url,
             time_budget_s=settings.time_budget_s,
@@ -142,9 +143,20 @@ def _open_study(settings: SearchSettings, space: SearchSpace, folder: RunFolder,
         first = [default_values(space)]
         if settings.warm_start is not None:
             first += earlier_values(space, earlier_records(settings.warm_start))
-            tell([f"the {len(first) - 1} best trials of {settings.warm_start} in this space are tried first"])
+            tell([_warm_start_note(settings.warm_start, fitting=len(first) - 1)])
         study.begin(first)
     return study
+
+
+def _warm_start_note(output_dir: Path, *, fitting: int) -> str:
+    if fitting:
+        return f"the {fitting} best trials of {output_dir} in this space are tried first"
+    records = earlier_records(output_dir)
+    ended_well = sum(record.best_metric is not None for record in records)
+    return (
+        f"--warmStart changes nothing: of {len(records)} trials of {output_dir}, {ended_well} with a result, none lies "
+        "in this search space"
+    )
 
 
 def earlier_records(output_dir: Path) -> list[TrialRecord]:
