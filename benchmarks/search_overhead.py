@@ -27,6 +27,7 @@ import optuna
 import psutil
 from optuna.storages.journal import JournalFileBackend
 from ray import tune
+from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 from rich.console import Console
 
@@ -37,7 +38,7 @@ from tune_smp.search.cluster import local_ray
 from tune_smp.search.first_points import default_values
 from tune_smp.search.live_table import SearchProgress
 from tune_smp.search.outcome import TrialRecord
-from tune_smp.search.pruning import METRIC, build_scheduler
+from tune_smp.search.pruning import EPOCH, METRIC, build_scheduler
 from tune_smp.search.sampler import build_sampler
 from tune_smp.search.search_tuner import SearchPlan, run_search
 from tune_smp.search.space_file import parse_space
@@ -211,7 +212,7 @@ def bare(trials: int, path: Path) -> Cost:
         NoTraining,
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=scheduler(),
+            scheduler=bare_scheduler(),
             num_samples=trials,
             max_concurrent_trials=CORES,
             reuse_actors=True,
@@ -244,6 +245,19 @@ def bare_space(trial: optuna.Trial) -> None:
 
 def scheduler() -> tune.schedulers.TrialScheduler:
     return build_scheduler("asha", most_epochs=EPOCHS, grace_period=GRACE_PERIOD, reduction_factor=REDUCTION_FACTOR)
+
+
+def bare_scheduler() -> tune.schedulers.TrialScheduler:
+    """The same, but for trial 0, which ours never ends."""
+    return ASHAScheduler(
+        time_attr=EPOCH,
+        metric=METRIC,
+        mode="max",
+        max_t=EPOCHS,
+        grace_period=GRACE_PERIOD,
+        reduction_factor=REDUCTION_FACTOR,
+        stop_last_trials=False,
+    )
 
 
 def elapsed(started: tuple[float, float]) -> tuple[float, float]:

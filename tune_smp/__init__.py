@@ -1,7 +1,12 @@
 """tune-smp: the best segmentation model that this data and this much compute can give."""
 
 import os
-from pathlib import Path
+
+from tune_smp.importing import leave_working_folder
+
+leave_working_folder()  # before anything else is imported
+
+from pathlib import Path  # noqa: E402  see above
 
 # OpenMP's threads spin while they wait, so that torch on cores it must share is 6 to 12 times slower than need be. Read
 # when torch is loaded, in this process and in the workers, which inherit it: set before any road leads there.

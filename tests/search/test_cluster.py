@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -10,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from ray._private.grpc_utils import init_grpc_channel
 from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 
 from tune_smp.errors import ResourceError, SettingsError
+from tune_smp.search import worker_environment
 from tune_smp.search.cluster import connected_ray
 from tune_smp.search.gcs import ask_cluster, find_address
 
@@ -45,6 +47,30 @@ def refusal(address: str, **options: Any) -> str:
     assert time.monotonic() - started < SECONDS_TO_REFUSE
     assert not ray.is_initialized()
     return str(error.value)
+
+
+def imports_of_a_worker() -> Callable[[], tuple[str | None, list[str], bool]]:
+    """What says how OpenMP's threads wait in a worker, and where it imports from."""
+    return lambda: (os.environ.get("OMP_WAIT_POLICY"), sys.path, sys.flags.safe_path)
+
+
+def test_workers_import_what_is_installed_and_do_not_spin(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep)
+    for name in ("OMP_WAIT_POLICY", "PYTHONSAFEPATH"):  # as in a script that torch was imported in first
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(worker_environment, "is_installed", lambda: False)
+    with connected_ray(None, device="cpu"):
+        assert "PYTHONSAFEPATH" not in os.environ, "the program's own environment is left as it was"
+        assert os.environ["PYTHONPATH"] == os.pathsep
+        threads, path, is_safe = ray.get(ray.remote(imports_of_a_worker()).remote(), timeout=30)
+        own = ray.get(ray.remote(lambda: importlib.import_module("tune_smp").__file__).remote(), timeout=30)
+    assert threads == "PASSIVE"
+    assert is_safe
+    assert not {"", str(tmp_path), str(Path(sys.argv[0]).resolve().parent)} & set(path)
+    # Not installed, it is found alone, without what lies beside it.
+    assert own.endswith("/package/tune_smp/__init__.py")
+    assert path[0] == own.removesuffix("/tune_smp/__init__.py")
 
 
 @pytest.mark.parametrize("address", ["ray://head:10001", "http://head:8265", "head", "head:", ":6379", "head:port"])
@@ -76,12 +102,17 @@ def test_without_an_address_ray_is_our_own_and_for_nobody_else(monkeypatch: pyte
     assert resources.cpus == node.cpus
 
 
-def test_a_joined_cluster_tells_its_nodes_and_goes_on_after_us(own_token: RunningCluster) -> None:
+def test_a_joined_cluster_tells_its_nodes_and_goes_on_after_us(
+    own_token: RunningCluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
     before = ask_cluster(own_token.address)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # as Ray does in jobs
     with connected_ray(own_token.address) as resources:
-        worker = ray.remote(num_cpus=0)(lambda: os.environ["OMP_WAIT_POLICY"]).remote()
-        assert ray.get(worker, timeout=30) == "PASSIVE"
+        threads, path, is_safe = ray.get(ray.remote(num_cpus=0)(imports_of_a_worker()).remote(), timeout=30)
+        assert threads == "PASSIVE"
+        assert is_safe
+        assert not {"", str(tmp_path), str(Path(sys.argv[0]).resolve().parent)} & set(path)
         assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
     assert sorted(node.cpus for node in resources.nodes) == [1, 2]
     assert {node.id: node.address for node in resources.nodes} == before.nodes
@@ -173,6 +204,7 @@ def test_other_versions_are_told_with_both_sides(of_another_version: RunningClus
 
 JOIN = """
 import sys
+from tune_smp.search import worker_environment
 from tune_smp.search.cluster import connected_ray
 with connected_ray(sys.argv[1]) as resources:
     print(len(resources.nodes))

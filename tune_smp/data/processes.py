@@ -2,12 +2,12 @@
 
 Why not multiprocessing: its fresh workers import the caller's main module again, which runs a user's script without a
 main guard a second time, and a forked copy of a process with threads (Ray's, torch's) may hang. Threads gain nothing:
-decoding a small image is mostly Python. A worker here knows nothing of its parent but sys.path, and ends with it.
+decoding a small image is mostly Python. A worker here imports what is installed and this very package, knows nothing
+else of its parent, and ends with it.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import pickle
@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import IO, Any, Self, TypeVar, cast
 
 from tune_smp.errors import Problem, ResourceError
+from tune_smp.importing import python_command, python_environment
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -31,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 _MOST_LINES = 100  # that a worker keeps per message
 _MOST_ITEMS = 16  # that travel together: keeps the cost of a message below 0.1 ms per item
-_START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from tune_smp.data.processes import serve; serve()"
+_START = "from tune_smp.data.processes import serve; serve()"
 
 
 class Workers:
@@ -43,9 +44,11 @@ class Workers:
 
     def __enter__(self) -> Self:
         if self._count > 1:
-            command = [sys.executable, "-P", "-c", _START, json.dumps(sys.path)]
+            command, environment = python_command(_START), {**os.environ, **python_environment()}
             pipe = subprocess.PIPE
-            self._processes = [subprocess.Popen(command, stdin=pipe, stdout=pipe) for _ in range(self._count)]
+            self._processes = [
+                subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment) for _ in range(self._count)
+            ]
         return self
 
     def __exit__(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -14,10 +15,11 @@ from tune_smp.data.formats import image_suffix
 from tune_smp.data.name_matching import match_names
 from tune_smp.data.patterns import from_glob, levels, translate
 from tune_smp.errors import SettingsError
+from tune_smp.importing import python_environment
 
 VARIABLES = "rijkmnpqxyz"  # of a suggestion; c would stack channels
 _SAMPLE = 200  # names
-# infer_pattern can crash its process. -P: whatever lies in the working folder is not imported.
+# infer_pattern can crash its process.
 _INFERRER = "import filepattern, json, sys; print(filepattern.infer_pattern(files=json.load(sys.stdin)))"
 
 
@@ -68,7 +70,8 @@ def _by_digits(pattern: str, names: Sequence[str]) -> Iterator[str]:
 
 def _infer(names: Sequence[str]) -> list[str]:
     child = subprocess.run(
-        [sys.executable, "-P", "-c", _INFERRER],
+        [sys.executable, "-c", _INFERRER],
+        env={**os.environ, **python_environment()},
         input=json.dumps(names),
         capture_output=True,
         text=True,

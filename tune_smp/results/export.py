@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from torch import nn
 
@@ -18,15 +17,10 @@ from tune_smp.data.preprocessing import FILE_NAME as PREPROCESSING
 from tune_smp.data.preprocessing import Preprocessing
 from tune_smp.data.split import Region
 from tune_smp.data.store import ImageStore
-from tune_smp.errors import Problem, SettingsError
 from tune_smp.results.folder import RunFolder, whole_folder, write_json, write_text
 from tune_smp.results.model_card import CardFacts, model_card
 from tune_smp.settings.run import RunSettings
 from tune_smp.training.builders import build_model
-
-ONNX_NAME = "model.onnx"
-# Rounding of a few hundred float32 layers in another order of operations.
-ONNX_TOLERANCE = 1e-3
 
 
 def export_best(
@@ -36,7 +30,7 @@ def export_best(
     store: ImageStore,
     regions: Sequence[Region],
 ) -> None:
-    """Write ``model/`` from a run's state: weights of its best epoch, preprocessing, model card, and ONNX if asked for.
+    """Write ``model/`` from a run's state: weights of its best epoch, preprocessing, and model card.
 
     Raises ResourceError when the disk is full; the model that was there before is then still there.
     """
@@ -47,8 +41,6 @@ def export_best(
         _forget_encoder_weights(target / "config.json")
         write_json(target / PREPROCESSING, preprocessing.to_json())
         write_text(target / "README.md", model_card(preprocessing, _facts(state, settings, model, regions)))
-        if settings.export_onnx:
-            export_onnx(model, preprocessing, target / ONNX_NAME)
 
 
 def _best_model(state: Mapping[str, Any], settings: RunSettings, store: ImageStore) -> Any:
@@ -103,38 +95,3 @@ def _forget_encoder_weights(config: Path) -> None:
     """smp's loader runs the constructor with this file: with weights named in it, it would fetch them again."""
     content = json.loads(config.read_text(encoding="utf-8"))
     write_json(config, {**content, "encoder_weights": None})
-
-
-def export_onnx(model: nn.Module, preprocessing: Preprocessing, path: Path) -> None:
-    """Write the model as ONNX, batch, height and width free, and prove that it gives the model's own logits.
-
-    Raises SettingsError where the ``onnx`` extra is not installed.
-    """
-    try:
-        import onnxruntime  # noqa: PLC0415  an optional extra
-        import onnxscript  # noqa: F401, PLC0415  torch's exporter needs it
-    except ImportError as error:
-        raise SettingsError(
-            Problem(f"ONNX needs the package {error.name}", "--exportOnnx", "pip install 'tune-smp[onnx]'")
-        ) from error
-    size = preprocessing.tile_size
-    images = torch.randn(2, preprocessing.channels, size, size, generator=torch.Generator().manual_seed(0))
-    free = {0: torch.export.Dim.DYNAMIC}
-    if preprocessing.fixed_tile_size is None:
-        free |= {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
-    torch.onnx.export(
-        model,
-        (images,),
-        path,
-        input_names=["images"],
-        output_names=["logits"],
-        dynamic_shapes=(free,),
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-    )
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    with torch.inference_mode():
-        expected = model(images)
-    (logits,) = session.run(None, {"images": images.numpy()})
-    torch.testing.assert_close(torch.from_numpy(logits), expected, rtol=ONNX_TOLERANCE, atol=ONNX_TOLERANCE)

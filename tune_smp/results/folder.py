@@ -243,6 +243,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     try:
         temporary.mkdir(parents=True)
         yield temporary
+        _open_to_others(temporary)
         # A folder cannot be replaced in one call: the old one steps aside first.
         if path.exists():
             path.rename(retired)
@@ -254,6 +255,17 @@ def whole_folder(path: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(retired, ignore_errors=True)
+
+
+def _open_to_others(folder: Path) -> None:
+    """Files as open as the user's umask has them: some libraries write theirs for this user alone."""
+    probe = folder / f".{os.getpid()}.mode"
+    probe.touch()
+    mode = probe.stat().st_mode
+    probe.unlink()
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.chmod(mode)
 
 
 def write_text(path: Path, text: str) -> None:

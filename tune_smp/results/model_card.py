@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import jinja2
 
+from tune_smp.data.channel_statistics import HIGH_PERCENTILE, LOW_PERCENTILE
 from tune_smp.data.preprocessing import Preprocessing
 
 
@@ -40,6 +41,7 @@ def model_card(preprocessing: Preprocessing, facts: CardFacts) -> str:
         classes=_classes(preprocessing),
         outputs=_outputs(preprocessing),
         normalization=_normalization(preprocessing),
+        normalizing=_normalizing(preprocessing),
     )
 
 
@@ -55,6 +57,31 @@ def _classes(preprocessing: Preprocessing) -> str:
 def _outputs(preprocessing: Preprocessing) -> str:
     activation = "softmax" if preprocessing.class_map.mode == "multiclass" else "sigmoid"
     return f"logits, one channel for each of {preprocessing.class_map.classes}; {activation} makes them probabilities"
+
+
+def _normalizing(preprocessing: Preprocessing) -> str:
+    """The normalisation as numpy code on ``image`` (C, H, W): what `data.normalization.affine` does."""
+    normalization = preprocessing.normalization
+    if not normalization.needs_statistics:
+        scale, offset = (list(numbers) for numbers in (normalization.scale, normalization.offset))
+        return (
+            f"scale, offset = np.array({scale}), np.array({offset})\n"
+            "image = image * scale.reshape(-1, 1, 1) + offset.reshape(-1, 1, 1)"
+        )
+    pixels = "pixels = image.reshape(len(image), -1)\n"
+    ends = {
+        "zscore": "zero, one = pixels.mean(axis=1), pixels.mean(axis=1) + pixels.std(axis=1)",
+        "minmax": "zero, one = pixels.min(axis=1), pixels.max(axis=1)",
+        "percentile": (
+            f"zero, one = np.percentile(pixels, [{LOW_PERCENTILE}, {HIGH_PERCENTILE}], axis=1)\n"
+            "few = one <= zero  # bright pixels, on a background of one value\n"
+            "zero, one = np.where(few, pixels.min(axis=1), zero), np.where(few, pixels.max(axis=1), one)"
+        ),
+    }
+    spread = "spread = np.where(one > zero, one - zero, 1)  # a constant channel becomes 0\n"
+    return (
+        f"{pixels}{ends[normalization.method]}\n{spread}image = (image - zero[:, None, None]) / spread[:, None, None]"
+    )
 
 
 def _normalization(preprocessing: Preprocessing) -> str:

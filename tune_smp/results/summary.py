@@ -21,8 +21,8 @@ class RunSummary:
     """How a run ended.
 
     ``state`` is completed, early_stopped, diverged, failed or interrupted; ``best_metric`` is the validation metric of
-    ``best_epoch``, whose weights are in ``model``, and ``class_iou`` the IoU of each class then; ``trials`` counts
-    trials by state; ``reason`` says what ended a run that failed.
+    ``best_epoch``, whose weights are in ``model``, and ``class_iou`` the IoU of each class then; ``evaluated_metric``
+    was measured on the exported model; ``trials`` counts trials by state; ``reason`` says what ended a run that failed.
     """
 
     command: str
@@ -36,6 +36,7 @@ class RunSummary:
     class_iou: dict[str, float | None]
     trials: dict[str, int]
     reason: str | None = None
+    evaluated_metric: float | None = None
 
     def write(self, folder: RunFolder) -> None:
         """Write summary.json."""

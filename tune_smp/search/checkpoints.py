@@ -83,6 +83,12 @@ class BestKept:
             remove_checkpoints(folder, "checkpoint_*")
 
 
+def remove_older(trial: Path, *, kept: int) -> None:
+    """Remove a trial's checkpoints but for the ``kept`` newest; Ray numbers them in the order of their writing."""
+    for folder in sorted(trial.glob("checkpoint_*"))[:-kept]:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def remove_checkpoints(trials: Path, pattern: str = "**/checkpoint_*") -> None:
     """Remove the checkpoints below ``trials`` whose folders match."""
     for folder in trials.glob(pattern):

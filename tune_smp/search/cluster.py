@@ -9,7 +9,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,12 @@ from typing import Any
 import psutil
 import ray
 from ray._private.authentication import authentication_utils
-from ray.job_config import JobConfig
 
 from tune_smp.data.temporary import WAY_OUT, temporary_folder
 from tune_smp.errors import Problem, ResourceError
 from tune_smp.search.gcs import AUTO, ask_cluster, check_can_join, find_address, token_source
 from tune_smp.search.own_token import token_in_reach
+from tune_smp.search.worker_environment import WORKER_ENVIRONMENT, InstalledOnly, clean_environment, own_package
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +43,6 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
 }
-# Workers of a cluster that others started have its environment, not ours: torch on shared cores must not spin there.
-WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
 # Sockets of the operating system have paths of at most 107 bytes, and Ray adds some 60 to its temporary folder.
 LONGEST_TEMPORARY_FOLDER = 13
 TEMPORARY_PREFIX = "tune-smp-"
@@ -121,7 +119,7 @@ def local_ray(*, device: str = "auto", dashboard: Dashboard | None = None) -> It
         _check_room(folder)
         with token_in_reach(folder):
             try:
-                with _private_files(), _own_sigterm():
+                with _private_files(), _own_sigterm(), clean_environment():
                     context = _start(device, dashboard, folder)
                 yield _resources(device, context.dashboard_url)
             finally:
@@ -141,9 +139,9 @@ def _start(device: str, dashboard: Dashboard | None, folder: Path) -> ray._priva
             num_gpus=0 if device == "cpu" else None,
             include_dashboard=dashboard is not None,
             object_store_memory=_object_store_bytes(),
+            job_config=InstalledOnly(own_package(folder)),
             log_to_driver=False,
             logging_level=logging.CRITICAL,
-            job_config=_installed_packages_only(),
             # Ray opens its folder to everyone; the one around it stays closed.
             _temp_dir=str(folder / "ray"),
             **options,
@@ -192,8 +190,8 @@ def _join(address: str) -> ray._private.worker.RayContext:
             address=address,
             log_to_driver=False,
             logging_level=logging.CRITICAL,
+            job_config=InstalledOnly(),
             runtime_env={"env_vars": WORKER_ENVIRONMENT},
-            job_config=_installed_packages_only(),
         )
     except (RuntimeError, OSError, ValueError, ConnectionError) as error:
         raise ResourceError(
@@ -201,24 +199,6 @@ def _join(address: str) -> ray._private.worker.RayContext:
                 f"joining the cluster failed: {error}", f"--address {address}", "see --debug and the cluster's logs"
             )
         ) from error
-
-
-def _installed_packages_only() -> JobConfig:
-    """A job whose workers import what is installed, and nothing from the folder that this program works in.
-
-    Ray puts the working folder and the script's folder first on their path: a clone of one of our packages in it, or a
-    folder of images of the name ``numpy``, would be imported.
-    """
-    config = JobConfig()
-    config._py_driver_sys_path = _NoFolders()
-    return config
-
-
-class _NoFolders(list[str]):
-    """A list that stays empty."""
-
-    def extend(self, folders: Iterable[str], /) -> None:
-        """Called by Ray with the folders of the driver."""
 
 
 def live_nodes(device: str) -> tuple[Node, ...]:

@@ -6,7 +6,7 @@ import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
@@ -20,33 +20,32 @@ class JournalFile(JournalFileBackend):
     def __init__(self, path: Path) -> None:
         self._path = path
         self._mutex = JournalFileSymlinkLock(str(path))
-        self._waits = True
+        self._open_file: BinaryIO | None = None
         super().__init__(str(path), lock_obj=self._mutex)
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
         """What is written in this block is on the disk once the next write outside of it is.
 
-        Until then a power cut can take it away, the death of this program cannot.
+        Until then a power cut can take it away, the death of this program cannot. The journal is locked meanwhile: to
+        lock it for every line anew costs half a millisecond each. Not to be nested.
         """
-        self._waits = False
+        self._mutex.acquire()
         try:
-            yield
+            with self._path.open("ab") as self._open_file:
+                yield
         finally:
-            self._waits = True
+            self._open_file = None
+            self._mutex.release()
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Called by Optuna: one line per change."""
-        if self._waits:
+        if self._open_file is None:
             super().append_logs(logs)
             return
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
-        self._mutex.acquire()
-        try:
-            with self._path.open("ab") as file:
-                file.write(lines.encode("utf-8"))
-        finally:
-            self._mutex.release()
+        self._open_file.write(lines.encode("utf-8"))
+        self._open_file.flush()
 
 
 def mend(journal: Path) -> None:

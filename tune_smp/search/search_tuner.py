@@ -14,7 +14,7 @@ from ray import tune
 from ray.tune.schedulers import TrialScheduler
 
 from tune_smp.errors import OutOfMemoryError, TuneSmpError
-from tune_smp.search.checkpoints import BestKept, trial_folder
+from tune_smp.search.checkpoints import BestKept, remove_older, trial_folder
 from tune_smp.search.outcome import TrialRecord
 from tune_smp.search.pruning import EPOCH, METRIC, remember, replay
 from tune_smp.search.sampler import StudySearcher
@@ -134,7 +134,9 @@ def _tuner(
             stop=stop,
             callbacks=callbacks,
             failure_config=tune.FailureConfig(max_failures=RETRIES),
-            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1, num_to_keep=CHECKPOINTS_KEPT),
+            # Without num_to_keep: with it Ray writes its record of all trials at every second checkpoint of each, a
+            # third of the driver's time, and nothing reads it. The watcher removes the older checkpoints.
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),
         ),
     )
 
@@ -186,6 +188,10 @@ class _Watcher(tune.Callback):
             info["trial"].run_metadata.num_failures = 0
         with self._keeping_errors():
             self._listener.epoch_ended(number, result)
+
+    def on_checkpoint(self, **info: Any) -> None:
+        """Called by Ray when a checkpoint of a trial is written."""
+        remove_older(Path(info["checkpoint"].path).parent, kept=CHECKPOINTS_KEPT)
 
     def on_trial_recover(self, **info: Any) -> None:
         """Called by Ray when a worker died and its trial starts again."""

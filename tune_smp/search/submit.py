@@ -26,8 +26,8 @@ from tune_smp.errors import InterruptedRunError, Problem, ResourceError
 from tune_smp.search.gcs import AUTO, PATIENCE_S, ask_cluster, find_address, token_problem, use_own_token
 
 # Of the job's program, not of its workers: lines as they are written, and time to end in order when the job is stopped
-# (Ray's own is 3 s).
-JOB_ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "RAY_JOB_STOP_WAIT_TIME_S": "120"}
+# (Ray's own is 3 s). No code travels with a job, and none is taken from the folder that it is started in.
+JOB_ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1", "RAY_JOB_STOP_WAIT_TIME_S": "120"}
 # Ray lets these win over the address that its client is given.
 OVERRIDING = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 # Ray notes the end of a job a moment after the end of its log.

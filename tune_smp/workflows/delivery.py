@@ -43,6 +43,31 @@ def prove(settings: RunSettings, folder: RunFolder, data: PreparedData, state: M
     return metric
 
 
+def require_onnx(settings: RunSettings) -> None:
+    """Raises SettingsError where ONNX is asked for and cannot be written: said before anything is trained."""
+    if settings.export_onnx:
+        from tune_smp.results.onnx_export import require_onnx as require  # noqa: PLC0415
+
+        require()
+
+
+def write_onnx(settings: RunSettings, folder: RunFolder) -> None:
+    """Write ``model/model.onnx`` where it is asked for and not there yet; what goes wrong is reported, not raised."""
+    from tune_smp.results.onnx_export import ONNX_NAME  # noqa: PLC0415
+    from tune_smp.results.onnx_export import write_onnx as write  # noqa: PLC0415
+
+    path = folder.model / ONNX_NAME
+    if not settings.export_onnx or not folder.model.is_dir() or path.exists():
+        return
+    reason = write(folder.model)
+    if reason:
+        logger.warning("ONNX was not written: %s", reason)
+        where = shlex.quote(str(folder.path))
+        console.print(f"note: the model could not be written as ONNX ({reason}); try again: tune-smp resume {where}")
+    else:
+        console.print(f"as ONNX: {path}")
+
+
 def class_iou(state: Mapping[str, Any], names: Sequence[str]) -> dict[str, float | None]:
     """IoU of each class at the best epoch; None for a class that occurs neither in labels nor in predictions."""
     (row,) = (row for row in state["history"] if row["epoch"] == state["best_epoch"])

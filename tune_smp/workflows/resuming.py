@@ -12,6 +12,7 @@ from tune_smp.results.logs import logged
 from tune_smp.results.summary import RunSummary, SearchSummary
 from tune_smp.settings.run import RunSettings
 from tune_smp.settings.search import SearchSettings
+from tune_smp.workflows.delivery import require_onnx, write_onnx
 from tune_smp.workflows.preparation import reopen, tell
 from tune_smp.workflows.searching import run as run_search
 from tune_smp.workflows.searching import settings_record, stored_space, with_fixed
@@ -45,10 +46,12 @@ def resume(
 
 
 def _resume_run(folder: RunFolder, dashboard: Mapping[str, Any]) -> RunSummary | None:
+    settings = RunSettings.from_json(read_json(folder.settings)["settings"]).with_changes(**dashboard)
+    require_onnx(settings)
     if folder.is_finished():
         tell([f"the run in {folder.path} is finished ({folder.state()}): nothing to resume"])
+        write_onnx(settings, folder)
         return None
-    settings = RunSettings.from_json(read_json(folder.settings)["settings"]).with_changes(**dashboard)
     return run_training(settings, folder, reopen(settings, folder))
 
 
@@ -58,8 +61,10 @@ def _resume_search(
     record = read_json(folder.settings)
     settings = SearchSettings.from_json(record["settings"])
     settings = with_budget(settings, num_trials=num_trials, time_budget=time_budget)
+    require_onnx(settings)
     if folder.is_finished() and not num_trials:
         tell([f"the search in {folder.path} is finished: nothing to resume; --numTrials N extends it"])
+        write_onnx(settings, folder)
         return None
     if folder.summary.exists():
         # It speaks of the search as it ended before: one that is extended, and killed, has not ended.

@@ -22,7 +22,7 @@ from tune_smp.search.space_file import parse_space, read_space
 from tune_smp.settings.command_line import words_for
 from tune_smp.settings.run import RunSettings
 from tune_smp.settings.search import SearchSettings
-from tune_smp.workflows.delivery import class_iou, export, prove, write_report
+from tune_smp.workflows.delivery import class_iou, export, prove, require_onnx, write_onnx, write_report
 from tune_smp.workflows.preparation import PreparedData, console, prepare, tell
 from tune_smp.workflows.trials import earlier_records, run_trials, trials_folder
 from tune_smp.workflows.weights import adopt_pretrained, check_pretrained, fetch_encoder_weights
@@ -40,6 +40,7 @@ def search(settings: SearchSettings) -> SearchSummary:
     Raises SettingsError, DataError, ResourceError; NoTrialSucceededError when no trial gave a model;
     InterruptedRunError after Ctrl-C or SIGTERM, with the best so far exported.
     """
+    require_onnx(settings)
     settings = adopt_pretrained(settings)
     space = _space_for(read_space(settings.search_space), settings)
     if settings.warm_start is not None:
@@ -152,6 +153,7 @@ def _run(settings: SearchSettings, space: SearchSpace, folder: RunFolder, data: 
     summary = dataclasses.replace(summary, seconds=round(time.monotonic() - started, 1))
     summary.write(folder)
     write_report(folder, data, metric_name=settings.metric_name, device=settings.device)
+    write_onnx(settings, folder)
     _conclude(summary, folder, records, images_pattern=settings.images_pattern)
     return summary
 

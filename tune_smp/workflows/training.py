@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import time
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from tune_smp.results.logs import logged
 from tune_smp.results.summary import RunSummary, noting_interruption, write_settings
 from tune_smp.search.outcome import TrialOutcome
 from tune_smp.settings.run import RunSettings
-from tune_smp.workflows.delivery import class_iou, export, write_report
+from tune_smp.workflows.delivery import class_iou, export, prove, require_onnx, write_onnx, write_report
 from tune_smp.workflows.preparation import PreparedData, console, prepare, say_stopping, tell
 from tune_smp.workflows.weights import adopt_pretrained, check_pretrained, fetch_encoder_weights
 
@@ -26,6 +27,7 @@ def train(settings: RunSettings) -> RunSummary:
     Raises SettingsError, DataError, ResourceError; NoTrialSucceededError when training failed; InterruptedRunError
     after Ctrl-C or SIGTERM, with the best epoch so far exported.
     """
+    require_onnx(settings)
     with claimed(settings.output_dir) as folder:
         start_afresh(folder, overwrite=settings.overwrite)
         with logged(folder.logs, "train"):
@@ -58,12 +60,16 @@ def _run(settings: RunSettings, folder: RunFolder, data: PreparedData) -> RunSum
         keep_newest(saved, folder.checkpoint, trials=folder.trials)
     # A run that diverged in its first epoch has a state, but nothing in it is worth exporting.
     best = saved.state if saved and saved.state["best_epoch"] else None
+    evaluated = None
     if best is not None:
         export(settings, folder, data, best)
+        evaluated = prove(settings, folder, data, best)
     names = data.store.class_map.names
     summary = _summarise(settings, folder, outcome, best, class_names=names, seconds=time.monotonic() - started)
+    summary = dataclasses.replace(summary, evaluated_metric=evaluated)
     summary.write(folder)
     write_report(folder, data, metric_name=settings.metric_name, device=settings.device)
+    write_onnx(settings, folder)
     _conclude(summary, folder, outcome, images_pattern=settings.images_pattern)
     return summary
 
@@ -151,6 +157,7 @@ def _conclude(summary: RunSummary, folder: RunFolder, outcome: TrialOutcome, *, 
             f"best {summary.metric} {summary.best_metric:.4f} at epoch {summary.best_epoch} ({summary.state})"
         )
         console.print(f"model: {summary.model}")
+        console.print(f"report: {folder.report}")
     if outcome.refusal is not None:
         raise outcome.refusal
     if summary.state == "interrupted":

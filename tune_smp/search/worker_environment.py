@@ -1,0 +1,62 @@
+"""What Ray's processes are started with: which folders they import from, and the environment that torch needs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ray.job_config import JobConfig
+
+from tune_smp.importing import PACKAGE, is_installed, python_environment
+
+# Workers of a cluster that others started have its environment, not ours: torch on shared cores must not spin there,
+# and what lies in the folder where the cluster was started is not to be imported.
+WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONSAFEPATH": "1"}
+
+
+class InstalledOnly(JobConfig):
+    """Ray's job, without the folders that Ray lets workers import from: the driver's working folder, and its script's.
+
+    ``folders`` take their place.
+    """
+
+    def __init__(self, folders: tuple[Path, ...] = ()) -> None:
+        super().__init__()
+        self._folders = [str(folder) for folder in folders]
+
+    def _get_proto_job_config(self) -> Any:
+        # Called by Ray when everything is gathered, to send it.
+        self._py_driver_sys_path = list(self._folders)
+        return super()._get_proto_job_config()
+
+
+def own_package(folder: Path) -> tuple[Path, ...]:
+    """Where this machine's workers find this package if it is not installed: in a folder, made in ``folder``, that
+    holds nothing else."""
+    if is_installed():
+        return ()
+    alone = folder / "package"
+    alone.mkdir()
+    (alone / "tune_smp").symlink_to(PACKAGE)
+    return (alone,)
+
+
+@contextlib.contextmanager
+def clean_environment() -> Iterator[None]:
+    """What is started in the block imports nothing from the working folder, Ray's own services included, and has torch
+    wait without spinning."""
+    new = {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", WORKER_ENVIRONMENT["OMP_WAIT_POLICY"])}
+    new |= python_environment()
+    before = {name: os.environ.get(name) for name in new}
+    os.environ.update(new)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
