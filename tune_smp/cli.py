@@ -341,7 +341,8 @@ def _table(records: Sequence[Mapping[str, Any]]) -> str:
 
 def _space_records(words: Sequence[str]) -> tuple[str, Sequence[Mapping[str, Any]]]:
     """The spaces that there are, or the description of one of them and all that it asks for."""
-    from tune_smp.search.space_file import describe, named_spaces, read_space  # noqa: PLC0415 - imported when asked for
+    from tune_smp.search.space_file import named_spaces, read_space  # noqa: PLC0415 - imported when asked for
+    from tune_smp.search.space_records import describe  # noqa: PLC0415
 
     if words:
         space = read_space(_only_word("show spaces", words, "NAME", legal_flag="--json"))

@@ -93,7 +93,8 @@ def test_the_catalogue_tells_what_does_not_go_together() -> None:
 def test_losses(loss: Loss) -> None:
     assert loss.modes <= set(MODES)
     assert ("binary" in loss.modes) == (loss.name != "SoftCrossEntropyLoss")
-    assert (loss.expects == "probabilities") == (loss.name == "MCCLoss")
+    takes_logits = {"FocalLoss", "LovaszLoss", "SoftBCEWithLogitsLoss", "SoftCrossEntropyLoss"}
+    assert (loss.expects == "logits") == (loss.name in takes_logits)
 
 
 def test_metric_keys_are_the_columns_of_history() -> None:

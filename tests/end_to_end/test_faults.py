@@ -88,14 +88,14 @@ def square(side: int = 40) -> NDArray[np.uint8]:
     return label
 
 
-def noise(side: int = 40) -> NDArray[np.uint8]:
-    return np.random.default_rng(side).integers(0, 255, (side, side), np.uint8)
+def noise(side: int = 40, seed: int = 0) -> NDArray[np.uint8]:
+    return np.random.default_rng([side, seed]).integers(0, 255, (side, side), np.uint8)
 
 
 def write_pairs(data: Path, count: int, label: Pixels | None = None) -> None:
-    """``count`` images with labels; all labels are ``label`` if it is given."""
+    """``count`` different images with labels; all labels are ``label`` if it is given."""
     for number in range(1, count + 1):
-        write(data / "images" / f"i{number}.tif", noise())
+        write(data / "images" / f"i{number}.tif", noise(seed=number))
         write(data / "labels" / f"i{number}.tif", square() if label is None else label)
 
 
@@ -332,8 +332,9 @@ READ_RIGHT: dict[str, tuple[Pixels, dict[str, Any]]] = {
 @pytest.mark.parametrize("kind", READ_RIGHT)
 def test_5_pixels_are_read_right_or_named(kind: str, answer: Answer, tmp_path: Path, cache: Path) -> None:
     pixels, layout = READ_RIGHT[kind]
-    for number in (1, 2):
-        write(tmp_path / "images" / f"i{number}.tif", pixels, **layout)
+    for number in (1, 2):  # the second is another picture: equal ones stay on one side of the split
+        rows = np.roll(pixels, number - 1, axis=-3 if kind.startswith("RGB") else -2)
+        write(tmp_path / "images" / f"i{number}.tif", rows, **layout)
         write(tmp_path / "labels" / f"i{number}.tif", square())
     code, printed = answer("check", *flags(tmp_path))
     if kind == "float64 beyond float32":
@@ -368,7 +369,7 @@ def test_5_png_of_16_bits_keeps_them(answer: Answer, tmp_path: Path, cache: Path
     pixels = noise().astype(np.uint16) * 257
     write_pairs(tmp_path, 2)
     for number in (1, 2):
-        Image.fromarray(pixels).save(tmp_path / "images" / f"i{number}.png")
+        Image.fromarray(np.roll(pixels, number - 1, axis=0)).save(tmp_path / "images" / f"i{number}.png")
         (tmp_path / "images" / f"i{number}.tif").unlink()
     code, _ = answer("check", *flags(tmp_path), "--imagesPattern", "i{i:d}.png")
     assert code == 0
@@ -610,7 +611,7 @@ def test_21_another_model_is_refused_naming_both(
 ) -> None:
     write_pairs(tmp_path, 2)
     for number in (1, 2):
-        write(tmp_path / "images" / f"rgb{number}.tif", colours(3), photometric="rgb")
+        write(tmp_path / "images" / f"rgb{number}.tif", colours(3) // number, photometric="rgb")
     new = ("--outputDir", tmp_path / "new", "--pretrainedModel", output.path)
     code, printed = answer("train", *flags(tmp_path), *new, changes)
     assert code == 3

@@ -135,52 +135,6 @@ def test_nothing_is_left_to_search() -> None:
     assert "tune-smp train" in told.fix
 
 
-@pytest.mark.parametrize(
-    ("line", "number", "problem"),
-    [
-        ("batchSize: [4, 0]", 3, "--batchSize must be a whole number >= 1, got 0"),
-        ("batchSize: ['4', 8]", 3, "--batchSize must be a whole number >= 1, got the text '4'"),
-        ("batchSize: [4, true]", 3, "--batchSize must be a whole number >= 1, got true"),
-        ("batchSize: {low: 0, high: 4}", 3, "--batchSize must be a whole number >= 1, got 0"),
-        ("learningRate: ['1e-4', 1e-3]", 3, "--learningRate must be a number > 0, got the text '1e-4'"),
-        ("learningRate: {low: -1.0, high: 4}", 3, "--learningRate must be a number > 0, got -1.0"),
-        ("minDelta: [.nan, 1e-3]", 3, "--minDelta must be a number >= 0, got nan"),
-        ("patience: [-1, 5]", 3, "--patience must be a whole number >= 1, got -1"),
-        ("momentum: {low: 0.5, high: 1}", 3, "--momentum must be a number >= 0 and < 1, got 1.0"),
-        ("schedule: [cosin, linear]", 3, "--schedule has no choice 'cosin'"),
-        ("modelName: [Unet, Pan]", 3, "--modelName has no choice 'Pan'"),
-        ("encoderBaseVariantWeights: ['ResNet,resnet43,random']", 3, "names no encoder that exists: 'resnet43'"),
-        ("encoderBaseVariantWeights: ['Test,tu-test_efficientnet,imagenet']", 3, "has no weights 'imagenet'"),
-    ],
-)
-def test_values_that_are_wrong_by_themselves(line: str, number: int, problem: str) -> None:
-    told = only(space_of(f"search:\n  lossName: [DiceLoss, MCCLoss]\n  {line}\n"))
-    assert problem in told.problem
-    assert told.where == f"mine.yaml, line {number}"
-    assert told.fix
-
-
-def test_a_fixed_value_that_is_wrong() -> None:
-    told = only(space_of("fixed:\n  maxEpochs: 0\nsearch: {batchSize: [4, 8]}\n"))
-    assert told.problem == "--maxEpochs must be a whole number >= 1, got 0"
-    assert told.where == "mine.yaml, line 2"
-    quoted = only(space_of("fixed:\n  minDelta: '1e-4'\nsearch: {batchSize: [4, 8]}\n"))
-    assert quoted.problem == "--minDelta must be a number >= 0, got the text '1e-4'"
-    assert quoted.fix == "write it without quotes: 1e-4"
-
-
-def test_every_wrong_value_is_told_at_once() -> None:
-    problems = refused(
-        space_of(
-            "fixed: {patience: -1, trainFraction: 1}\nsearch:\n  batchSize: [0, 4]\n  modelName: [Unett, FPN]\n"
-            "  minDelta: [.nan, '1']\n"
-        )
-    )
-    told = [(row.problem.split()[0], row.where.rpartition(" ")[2]) for row in problems]
-    names = ["--patience", "--trainFraction", "--modelName", "--batchSize", "--minDelta", "--minDelta"]
-    assert told == list(zip(names, "114355", strict=True))
-
-
 def test_the_numbers_right_above_zero_follow_another_rule() -> None:
     space = space_of("fixed: {lossName: FocalLoss}\nsearch:\n  focalGamma: {low: 0, high: 5}\n")
     told = only(space)

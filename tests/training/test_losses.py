@@ -59,6 +59,14 @@ def contents(masks: Tensor) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize(("name", "mode"), CASES)
+def test_what_a_loss_is_listed_to_expect_is_what_it_is_given(
+    name: str, mode: Mode, make_settings: MakeSettings
+) -> None:
+    loss = build_loss(make_settings(loss_name=name, segmentation_mode=mode))
+    assert LOSSES[name].expects == loss.recipe.takes
+
+
+@pytest.mark.parametrize(("name", "mode"), CASES)
 def test_finite_on_any_masks(make_settings: MakeSettings, name: str, mode: Mode) -> None:
     loss = build_loss(make_settings(loss_name=name, segmentation_mode=mode))
     for scale in (1.0, 1e-3, 100.0):

@@ -16,7 +16,8 @@ _ALL = frozenset(MODES)
 class Loss:
     """One loss.
 
-    ``modes``: the segmentation modes it is defined for. ``expects``: what its first argument is. ``parameters``: the
+    ``modes``: the segmentation modes it is defined for. ``expects``: what it is computed
+    from: a model gives logits, which are made probabilities for those that take them. ``parameters``: the
     settings it reads beyond the common ones.
     """
 
@@ -28,11 +29,12 @@ class Loss:
 
 
 _ROWS = (
-    Loss("JaccardLoss", "1 - IoU; good where the foreground is small"),
-    Loss("DiceLoss", "1 - Dice coefficient; as Jaccard, softer"),
+    Loss("JaccardLoss", "1 - IoU; good where the foreground is small", expects="probabilities"),
+    Loss("DiceLoss", "1 - Dice coefficient; as Jaccard, softer", expects="probabilities"),
     Loss(
         "TverskyLoss",
         "Dice with separate weights for false positives (alpha) and false negatives (beta)",
+        expects="probabilities",
         parameters=("tversky_alpha", "tversky_beta"),
     ),
     Loss("FocalLoss", "cross-entropy that looks at hard pixels (gamma)", parameters=("focal_gamma",)),

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import logging
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tune_smp import __version__
-from tune_smp.results.folder import RunFolder, write_json
+from tune_smp.results.folder import RunFolder, read_json, write_json
+
+logger = logging.getLogger(__name__)
 
 # The libraries that decide the numbers of a run.
 DECISIVE = ("torch", "segmentation-models-pytorch", "timm", "ray", "optuna", "numpy", "bfio", "filepattern", "tifffile")
@@ -97,6 +100,14 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in DECISIVE},
     }
+
+
+def write_used(folder: RunFolder, used: Mapping[str, Any]) -> None:
+    """Add to settings.json what ran: values that settings leave open, or that the machine decides."""
+    record = read_json(folder.settings)
+    if record.get("used") != used:
+        logger.info("what runs: %s", ", ".join(f"{name} {value}" for name, value in used.items()))
+        write_json(folder.settings, {**record, "used": dict(used)})
 
 
 def write_settings(folder: RunFolder, command: str, settings: dict[str, Any], **more: Any) -> None:

@@ -17,7 +17,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from tune_smp.search.outcome import ENDED_WELL, TrialRecord, best_of
+from tune_smp.choices.trial_states import ENDED_WELL
+from tune_smp.search.outcome import TrialRecord, best_of
 
 # How each state reads, in the order of the counts. A trial in any other state can go on.
 _ENDED = {state: state for state in ("completed", "early_stopped", "pruned", "diverged", "failed")}

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tune_smp.choices.trial_states import may_be_best
 from tune_smp.errors import TuneSmpError
-
-ENDED_WELL = ("completed", "early_stopped", "pruned")
-"""States of trials that ran into no trouble: those whose best epoch counts, and is worth exporting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +66,6 @@ class TrialRecord:
 
 
 def best_of(records: list[TrialRecord]) -> TrialRecord | None:
-    """The trial with the best metric, the earlier of equals; of those that ran into no trouble, or still may go on.
-
-    A metric that is no number, or infinite, is none.
-    """
-    eligible = [
-        record
-        for record in records
-        if record.best_metric is not None
-        and math.isfinite(record.best_metric)
-        and record.state in (*ENDED_WELL, "interrupted", "running")
-    ]
+    """The trial with the best metric, the earlier of equals; of those that ran into no trouble, or still may go on."""
+    eligible = [record for record in records if may_be_best(record.state, record.best_metric)]
     return max(eligible, key=lambda record: (record.best_metric, -record.number), default=None)

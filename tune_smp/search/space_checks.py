@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from tune_smp.errors import Problem, SettingsError
 from tune_smp.search.space import (
@@ -27,9 +27,8 @@ from tune_smp.search.space import (
     flag_of,
     holds,
 )
-from tune_smp.settings.base import Draft, Rule
-from tune_smp.settings.rules import encoder_exists, pair_can_be_built, tile_fits
-from tune_smp.settings.run import RunSettings
+from tune_smp.settings.base import Draft
+from tune_smp.settings.rules import pair_can_be_built, tile_fits
 
 Rows = Mapping[str, Parameter]
 FIELDS = {flag.field: flag for flag in FLAGS.values()}
@@ -39,30 +38,14 @@ SAMPLE = 200
 """Points that are tried by chance, besides."""
 
 
-class _SingleValues(RunSettings):
-    """Judges values one by one: what holds between them is judged at whole points."""
-
-    rules: ClassVar[tuple[Rule, ...]] = (encoder_exists,)
-
-
 def check_space(space: SearchSpace) -> None:
-    """Raises SettingsError with every value that is wrong by itself; where none is, with all that goes not together."""
-    for stage in (_wrong_values, _nothing_to_try, _wrong_points):
+    """Raises SettingsError where there is nothing to try, or with all that does not go together."""
+    for stage in (_nothing_to_try, _wrong_points):
         problems: dict[str, Problem] = {}
         for problem in stage(space):
             problems.setdefault(problem.problem, problem)
         if problems:
             raise SettingsError(problems.values())
-
-
-def _wrong_values(space: SearchSpace) -> Iterator[Problem]:
-    for flag, value in space.fixed.items():
-        yield from _field_problems(space, flag, value, space.lines.get(flag, 0))
-    for parameter in space.parameters:
-        values = _values_with_lines(parameter)
-        # A flag's own limits leave no holes: both ends of a range suffice.
-        for value, line in values[::2] if isinstance(parameter.domain, Range) else values:
-            yield from _field_problems(space, parameter.flag, value, line)
 
 
 def _values_with_lines(parameter: Parameter) -> list[tuple[Scalar, int]]:
@@ -73,19 +56,6 @@ def _values_with_lines(parameter: Parameter) -> list[tuple[Scalar, int]]:
     first = domain.step or (1 if domain.integer else (domain.high - domain.low) * JUST_ABOVE)
     values = (domain.low, domain.low + first, domain.high)
     return [(int(value) if domain.integer else value, parameter.line) for value in values]
-
-
-def _field_problems(space: SearchSpace, flag: str, value: Scalar, line: int) -> Iterator[Problem]:
-    if isinstance(value, str) and FLAGS[flag].kind in ("integer", "number", "boolean"):
-        # On a command line everything is text; in a file, text where a number is due is a slip.
-        text = f"--{flag} must be {FLAGS[flag].expectation}, got the text {value!r}"
-        yield Problem(text, _where(space, line), f"write it without quotes: {value}")
-        return
-    required = {name: given for name, given in space.given.items() if FLAGS[name].required}
-    try:
-        _SingleValues.from_flags({**required, flag: value})
-    except SettingsError as error:
-        yield from (_at(space, line, problem) for problem in error.problems)
 
 
 def _nothing_to_try(space: SearchSpace) -> Iterator[Problem]:

@@ -1,10 +1,10 @@
-"""Search spaces as files: YAML, keys are flag names; everything that is wrong is told with its line."""
+"""Search spaces as files: YAML, keys are flag names; everything that is wrong is reported at once, with its line."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,12 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
 import tune_smp
 from tune_smp.errors import Problem, SettingsError, nearest
 from tune_smp.search.space import CHAIN, FLAGS, Conditions, Option, Parameter, Range, Scalar, SearchSpace
+from tune_smp.search.space_values import wrong_values
 from tune_smp.settings.fields import Flag
 
 LARGEST = 1e300
@@ -66,12 +68,15 @@ def read_space(name: str) -> SearchSpace:
 
 def parse_space(text: str, *, name: str) -> SearchSpace:
     """The space that a file of this text describes. Raises what ``read_space`` raises."""
+    reader = _Reader(name)
     try:
-        # YAML 1.2, where 1e-4 is a number; a key that stands twice is refused.
-        content = YAML(typ="rt").load(text)
+        yaml = YAML(typ="rt")  # YAML 1.2, where 1e-4 is a number
+        yaml.allow_duplicate_keys = True  # else the first of them ends the reading
+        reader.keys_stand_once(yaml.compose(text))
+        content = yaml.load(text)
     except (YAMLError, ValueError, RecursionError) as error:  # the last two: numbers and nesting beyond all measure
         raise SettingsError(_not_yaml(error, name)) from error
-    return _Reader(name).read(content, text)
+    return reader.read(content, text)
 
 
 def _not_yaml(error: Exception, name: str) -> Problem:
@@ -83,10 +88,19 @@ def _not_yaml(error: Exception, name: str) -> Problem:
 
 @dataclass
 class _Reader:
-    """Reads one file and gathers what is wrong with it."""
+    """Reads one file and gathers what is wrong with it, and in which line."""
 
     name: str
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[tuple[int, Problem]] = field(default_factory=list)
+
+    def keys_stand_once(self, root: Node | None) -> None:
+        for mapping in _mappings(root):
+            lines: dict[str, int] = {}
+            for key, line in ((str(key.value), key.start_mark.line + 1) for key, _ in mapping.value):
+                if key in lines:
+                    fix = "leave it in one of these places"
+                    self._complain(f"the key {key!r} stands there twice, first in line {lines[key]}", line, fix)
+                lines.setdefault(key, line)
 
     def read(self, content: Any, text: str) -> SearchSpace:
         if not isinstance(content, CommentedMap):
@@ -102,14 +116,20 @@ class _Reader:
             self._complain("there is nothing to search", 0, "put at least one flag under search:")
         ordered = self._in_order(parameters)
         if self.problems:
-            raise SettingsError(self.problems)
+            in_order = sorted(self.problems, key=lambda found: found[0])
+            raise SettingsError(dict.fromkeys(problem for _, problem in in_order))  # one value can be met twice
         description = str(content.get("description", ""))
         values = {flag: _plain(value) for flag, value in fixed.items()}
         return SearchSpace(self.name, text, description, values, ordered, lines=_key_lines(fixed))
 
     def _complain(self, problem: str, line: int, fix: str = "") -> None:
         where = f"{self.name}, line {line}" if line else self.name
-        self.problems.append(Problem(problem, where, fix))
+        self.problems.append((line, Problem(problem, where, fix)))
+
+    def _judge(self, flag: str, value: Scalar, line: int) -> None:
+        """Complain of a value that no run can have."""
+        for problem in wrong_values(flag, _plain(value)):
+            self._complain(problem.problem, line, problem.fix)
 
     def _known_keys(self, mapping: CommentedMap, legal: tuple[str, ...]) -> None:
         for key, line in _key_lines(mapping).items():
@@ -137,6 +157,8 @@ class _Reader:
             self._complain(f"{str(name)!r} is no flag", line, f"{nearest(str(name), FIXABLE)}tune-smp train --help")
         elif name not in FIXABLE:
             self._complain(f"{name} cannot stand in a search space", line, f"pass --{name} on the command line")
+        elif _is_scalar(value):
+            self._judge(name, value, line)
 
     def _searchable(self, name: str, line: int) -> bool:
         if name in SEARCHABLE:
@@ -174,7 +196,7 @@ class _Reader:
         return self._options(name, value["choices"], line)
 
     def _options(self, name: str, values: CommentedSeq, line: int) -> tuple[Option, ...]:
-        options = tuple(self._option(value, values.lc.item(number)[0] + 1) for number, value in enumerate(values))
+        options = tuple(self._option(name, value, values.lc.item(number)[0] + 1) for number, value in enumerate(values))
         if not options:
             self._complain(f"{name}: the list is empty", line, "give at least one value")
         values_before: list[Scalar] = []
@@ -184,16 +206,18 @@ class _Reader:
             values_before.append(option.value)
         return options
 
-    def _option(self, value: Any, line: int) -> Option:
-        if not isinstance(value, CommentedMap):
-            if not _is_scalar(value):
-                fix = "plain values, or {value: ..., when: {FLAG: [...]}}"
-                self._complain(f"{_shown(value)} is no value to choose", line, fix)
-            return Option(_plain(value), {}, line)
-        self._known_keys(value, OPTION_KEYS)
-        if not _is_scalar(value.get("value")):
-            self._complain("a choice with a condition needs its value", line, "{value: ..., when: {FLAG: [...]}}")
-        return Option(_plain(value.get("value")), self._conditions(value.get("when"), line), line)
+    def _option(self, name: str, given: Any, line: int) -> Option:
+        value, when = given, None
+        complaint, fix = f"{_shown(given)} is no value to choose", "plain values, or {value: ..., when: {FLAG: [...]}}"
+        if isinstance(given, CommentedMap):
+            self._known_keys(given, OPTION_KEYS)
+            value, when = given.get("value"), given.get("when")
+            complaint, fix = "a choice with a condition needs its value", "{value: ..., when: {FLAG: [...]}}"
+        if _is_scalar(value):
+            self._judge(name, value, line)
+        else:
+            self._complain(complaint, line, fix)
+        return Option(_plain(value), self._conditions(when, line), line)
 
     def _conditions(self, when: Any, line: int) -> Conditions:
         if when is None:
@@ -235,6 +259,9 @@ class _Reader:
         if not isinstance(bound, kinds) or isinstance(bound, bool) or not -LARGEST <= bound <= LARGEST:
             fix = f"write it without quotes: {key}: {bound}" if isinstance(bound, str) else f"{key}: NUMBER"
             self._complain(f"{flag.name}: {key} must be {noun}, got {_shown(bound)}", line, fix)
+        elif key != "step":
+            # A flag's own limits leave no holes: both ends suffice.
+            self._judge(flag.name, bound if flag.kind == "integer" else float(bound), line)
 
     def _ordered_range(self, flag: Flag, value: CommentedMap, line: int) -> tuple[Option, ...] | Range | None:
         low, high, log, step = value["low"], value["high"], value.get("log", False), value.get("step")
@@ -301,6 +328,21 @@ def _range_of(flag: Flag, low: float, high: float, *, log: bool, step: float | N
     return Range(number(low), number(last), flag.kind == "integer", step=number(step))
 
 
+def _mappings(root: Node | None) -> Iterator[MappingNode]:
+    """Every mapping of a document once, however often it is lent."""
+    waiting, seen = [root], {id(root)}
+    while waiting:
+        node = waiting.pop()
+        parts = []
+        if isinstance(node, MappingNode):
+            yield node
+            parts = [value for _, value in node.value]
+        elif isinstance(node, SequenceNode):
+            parts = node.value
+        waiting += [part for part in parts if id(part) not in seen]
+        seen.update(map(id, parts))
+
+
 def _key_lines(mapping: CommentedMap) -> dict[str, int]:
     """Line of each key, from 1; a key that another mapping lends (``<<``) has the line where the mapping starts."""
     places = mapping.lc.data or {}
@@ -326,32 +368,3 @@ def _plain(value: Any) -> Any:
         if isinstance(value, kind):
             return kind(value)
     return value
-
-
-def describe(space: SearchSpace) -> list[Mapping[str, Any]]:
-    """What a space asks for, a record for every flag, as ``tune-smp show spaces NAME`` shows it."""
-    fixed = [_record(flag, "fixed", _text(value), {}) for flag, value in space.fixed.items()]
-    return fixed + [_record(row.flag, "searched", _domain_text(row.domain), row.when) for row in space.parameters]
-
-
-def _record(flag: str, kind: str, values: str, when: Conditions) -> Mapping[str, Any]:
-    return {"flag": flag, "kind": kind, "values": values, "when": _conditions_text(when)}
-
-
-def _text(value: Scalar) -> str:
-    """As it stands in a file."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _domain_text(domain: tuple[Option, ...] | Range) -> str:
-    if isinstance(domain, Range):
-        scale = " (log)" if domain.log else f" in steps of {domain.step:g}" if domain.step else ""
-        return f"{domain.low:g} to {domain.high:g}{scale}"
-    # Encoders have commas of their own.
-    return "; ".join(
-        f"{_text(o.value)} (when {_conditions_text(o.when)})" if o.when else _text(o.value) for o in domain
-    )
-
-
-def _conditions_text(when: Mapping[str, tuple[Scalar, ...]]) -> str:
-    return " and ".join(f"{flag} is {' or '.join(map(_text, values))}" for flag, values in when.items())

@@ -216,6 +216,7 @@ def _as_result(report: Any, run: Any) -> dict[str, Any]:
         "trial_epoch": report.epoch - run.epochs_before,
         "run_seconds": sum(row["seconds"] for row in run.history),
         "notes": run.notes,
+        "used": run.used,
         "done": report.stop is not None,
     }
 

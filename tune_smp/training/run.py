@@ -90,6 +90,22 @@ class TrainingRun:
         return self._notes + self.step.notes
 
     @property
+    def used(self) -> dict[str, Any]:
+        """What this run works with, where settings leave it open or the machine decides: numbers and text, as JSON."""
+        group = self.step.optimizer.param_groups[0]
+        is_gpu = self.device.type == "cuda"
+        return {
+            "batchSize": self.batch_size,
+            "stepsPerEpoch": self.feed.steps,
+            "tileSize": self.settings.resolved_tile_size,
+            "learningRate": self.settings.resolved_learning_rate,
+            "weightDecay": float(group.get("weight_decay", 0.0)),
+            "device": torch.cuda.get_device_name(self.device) if is_gpu else self.device.type,
+            "precision": str(self.precision.autocast or torch.float32).removeprefix("torch."),
+            "threads": torch.get_num_threads(),
+        }
+
+    @property
     def batch_size(self) -> int:
         """Tiles per step."""
         return self.feed.batch_size
@@ -213,6 +229,7 @@ class TrainingRun:
             "stop": self.stop,
             "history": list(self.history),
             "notes": self.notes,
+            "used": self.used,
             "early_stopping": self._stopping.state_dict(),
             "model": self.model.state_dict(),
             "best_model": None if self.best_epoch == self.epoch else self._best_weights,

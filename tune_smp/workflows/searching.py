@@ -14,11 +14,12 @@ from tune_smp.errors import InterruptedRunError, NoTrialSucceededError, Problem,
 from tune_smp.results.folder import RunFolder, claimed, start_afresh
 from tune_smp.results.leaderboard import write_trials
 from tune_smp.results.logs import logged
-from tune_smp.results.summary import SearchSummary, noting_interruption, write_settings
+from tune_smp.results.summary import SearchSummary, noting_interruption, write_settings, write_used
 from tune_smp.search.outcome import TrialRecord, best_of
 from tune_smp.search.space import ENCODER, FLAGS, MODEL, SearchSpace
 from tune_smp.search.space_checks import check_space
 from tune_smp.search.space_file import parse_space, read_space
+from tune_smp.search.space_records import as_json as space_as_json
 from tune_smp.settings.command_line import words_for
 from tune_smp.settings.run import RunSettings
 from tune_smp.settings.search import SearchSettings
@@ -52,7 +53,7 @@ def search(settings: SearchSettings) -> SearchSummary:
             settings = with_fixed(settings, space)
             data = prepare(settings, folder)
             _look_at_weights(space, data)
-            write_settings(folder, "search", record, space={"name": space.name, "text": space.text})
+            write_settings(folder, "search", record, space=space_as_json(space))
             try:
                 return run(settings, space, folder, data)
             except ResourceError:
@@ -141,6 +142,8 @@ def _run(settings: SearchSettings, space: SearchSpace, folder: RunFolder, data: 
     best = _best_saved(records, trials_folder(settings, folder))
     summary = _summarise(settings, records, best, ending=ending)
     if best is not None:
+        # Of the best trial; one that an older version stored does not say.
+        write_used(folder, best.saved.state.get("used", {}))
         trial = space.settings(best.record.flags)
         summary = dataclasses.replace(
             summary,

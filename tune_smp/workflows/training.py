@@ -13,7 +13,7 @@ from tune_smp.errors import InterruptedRunError, NoTrialSucceededError, Problem
 from tune_smp.results.folder import FINISHED_STATES, RunFolder, claimed, start_afresh
 from tune_smp.results.history import History
 from tune_smp.results.logs import logged
-from tune_smp.results.summary import RunSummary, noting_interruption, write_settings
+from tune_smp.results.summary import RunSummary, noting_interruption, write_settings, write_used
 from tune_smp.search.outcome import TrialOutcome
 from tune_smp.settings.run import RunSettings
 from tune_smp.workflows.delivery import class_iou, export, prove, require_onnx, write_onnx, write_report
@@ -91,6 +91,7 @@ def _train(settings: RunSettings, folder: RunFolder, data: PreparedData, *, star
             def on_epoch(result: Mapping[str, Any]) -> None:
                 tell(note for note in result["notes"] if note not in told)
                 told.update(result["notes"])
+                write_used(folder, result["used"])
                 history.add(result)
                 progress.show(result)
 

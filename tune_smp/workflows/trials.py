@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from tune_smp.search.shares import TrialShare
     from tune_smp.search.study import AskedTrial, Study
     from tune_smp.search.trainable import TrialConfig
+
+logger = logging.getLogger(__name__)
 
 # How often trials.csv follows a search that is under way.
 TABLE_EVERY_S = 5.0
@@ -201,7 +204,7 @@ class _FolderKeeper:
         self._space = space
         self._progress = progress
         self._histories: dict[int, History] = {}
-        self._told: set[str] = set()
+        self._used: set[int] = set()  # trials whose numbers are in the log
         self._next_table = time.monotonic()
         folder.histories.mkdir(parents=True, exist_ok=True)
 
@@ -213,6 +216,9 @@ class _FolderKeeper:
     def epoch_ended(self, number: int, result: Mapping[str, Any]) -> None:
         """A trial ended an epoch."""
         self._histories[number].add(result)
+        if number not in self._used:
+            self._used.add(number)
+            logger.info("trial %d runs with %s", number, ", ".join(f"{k} {v}" for k, v in result["used"].items()))
         self._progress.epoch_ended(
             number, epoch=result["trial_epoch"], metric=result["metric"], best_metric=result["best_metric"]
         )

@@ -12,6 +12,8 @@ import pytest
 from tune_smp.results.folder import RunFolder, write_csv, write_json
 from tune_smp.results.history import COLUMNS
 from tune_smp.results.leaderboard import write_trials
+from tune_smp.search.space_file import read_space
+from tune_smp.search.space_records import as_json
 
 MakeFolder = Callable[..., RunFolder]
 
@@ -29,7 +31,8 @@ def history(epochs: int, height: float) -> list[dict[str, Any]]:
 def settings(command: str, **more: Any) -> dict[str, Any]:
     values = {"imagesDir": "/data/my images", "imagesPattern": "r{r:d+}.tif", "metricName": "IoU", "seed": 3}
     given = ["imagesDir", "imagesPattern"]
-    return {"command": command, "settings": {"values": values, "given": given}, "versions": {"torch": "2.9"}, **more}
+    ran = {"versions": {"torch": "2.9"}, "used": {"batchSize": 8, "device": "cpu", "learningRate": 0.001}}
+    return {"command": command, "settings": {"values": values, "given": given}, **ran, **more}
 
 
 def trial(number: int) -> dict[str, Any]:
@@ -55,8 +58,7 @@ def make_search(tmp_path: Path) -> MakeFolder:
             if row["epochs"]:
                 write_csv(folder.trial_history(row["trial"]), history(row["epochs"], row["best_metric"]))
         write_trials(folder, trials, searched=["learningRate", "modelName", "momentum"])
-        space = {"name": "quick", "search": {"learningRate": {"low": 1e-4, "high": 1e-1, "log": True}}}
-        write_json(folder.settings, settings("search", space=space))
+        write_json(folder.settings, settings("search", space=as_json(read_space("quick"))))
         best = max(trials, key=lambda row: row["best_metric"] or 0)
         write_json(
             folder.summary,

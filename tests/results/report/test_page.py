@@ -17,11 +17,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tune_smp.results.folder import RunFolder, read_json, write_json
+from tune_smp.results.folder import RunFolder, read_csv, read_json, write_csv, write_json
 from tune_smp.results.leaderboard import write_trials
+from tune_smp.results.report.facts import gather
 from tune_smp.results.report.figures import MOST_CURVES
 from tune_smp.results.report.page import write_report
 from tune_smp.results.report.pictures import ExamplePicture
+from tune_smp.search.space_file import parse_space
+from tune_smp.search.space_records import as_json
 
 MakeFolder = Callable[..., RunFolder]
 
@@ -90,7 +93,8 @@ def test_a_search_is_told_by_its_best_and_what_that_gained(make_search: MakeFold
     assert "PED-ANOVA" in text
     assert "80 %" in page.text("td")
     assert "out of memory" in text
-    assert "0.0001 … 0.1, logarithmic" in text
+    assert "Search space: quick" in page.text("summary")
+    assert "0.0001 to 0.03 (log)" in page.text("td")
     assert {figure["aria-label"].split()[0] for figure in page.of("svg") if "aria-label" in figure} == {
         "Best",
         "Validation",
@@ -118,6 +122,55 @@ def test_the_table_has_every_trial_and_marks_two(make_search: MakeFolder) -> Non
     assert len([row for row in rows if row in of_table]) == 20
     cells = [float(cell["data-sort"]) for cell in page.of("td") if cell.get("data-sort", "").startswith("0.")]
     assert cells
+
+
+def test_the_search_space_is_shown_as_its_file_asks(make_search: MakeFolder) -> None:
+    space = parse_space(
+        "fixed: {maxEpochs: 8}\nsearch:\n  optimizerName: [Adam, SGD]\n"
+        "  momentum: {low: 0.5, high: 0.9, when: {optimizerName: [SGD]}}\n",
+        name="mine.yaml",
+    )
+    folder = make_search()
+    write_json(folder.settings, {**read_json(folder.settings), "space": as_json(space)})
+    rows = read(folder).text("summary", "code", "td")
+    assert "Search space: mine.yaml" in rows
+    assert "optimizerNameAdam; SGDmomentum0.5 to 0.9, where optimizerName is SGDmaxEpochs8 (fixed)" in rows
+
+
+def test_what_ran_is_shown_beside_what_was_asked_for(make_search: MakeFolder, make_train: MakeFolder) -> None:
+    for folder in (make_search(), make_train()):
+        page = read(folder)
+        assert "What ran" in page.text("summary")
+        assert "batchSize8devicecpulearningRate0.001" in page.text("td", "code")
+
+
+@pytest.mark.parametrize("state", ["diverged", "failed"])
+def test_an_unfinished_search_names_no_trial_in_trouble_as_best(make_search: MakeFolder, state: str) -> None:
+    folder = make_search()
+    rows = read_csv(folder.trials_csv)
+    for row in rows:
+        if row["trial"] == "3":
+            row |= {"state": state, "best_metric": "0.9999", "epochs": "2"}
+    write_csv(folder.trials_csv, rows)
+    folder.summary.unlink()
+    assert "trial 7" in read(folder).text("h1", "span")
+    facts = gather(folder)
+    assert facts.best_row is not None
+    assert facts.best_row.number == 7
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "legend"), [("asha", "pruned by ASHA"), ("median", "pruned by the median rule"), ("none", "")]
+)
+def test_the_legend_names_the_scheduler_that_pruned(make_search: MakeFolder, scheduler: str, legend: str) -> None:
+    folder = make_search()
+    record = read_json(folder.settings)
+    record["settings"]["values"]["scheduler"] = scheduler
+    write_json(folder.settings, record)
+    text = read(folder).text()
+    assert "ran to its end" in text
+    assert ("pruned by" in text) == bool(legend)
+    assert legend in text
 
 
 def test_a_train_is_told_by_its_best_epoch(make_train: MakeFolder) -> None:

@@ -17,6 +17,7 @@ from tune_smp.results.report.facts import Facts, mapping, text
 from tune_smp.results.report.pictures import ExamplePicture, Shown, shown
 from tune_smp.results.report.tables import Difference, Failure, TrialTable, differences, failures, trial_table
 
+_PRUNED_BY = {"asha": "ASHA", "median": "the median rule"}
 _SEARCH_STATES = {
     "completed": "finished",
     "out_of_time": "stopped when its time was spent",
@@ -92,6 +93,7 @@ class Page:
     space_name: str
     space_description: str
     settings: tuple[Setting, ...]
+    used: tuple[tuple[str, str], ...]
     versions: tuple[tuple[str, str], ...]
 
 
@@ -126,6 +128,7 @@ def page_of(facts: Facts, examples: Sequence[ExamplePicture]) -> Page:
         space_name=text(space.get("name")),
         space_description=text(space.get("description")),
         settings=_settings(facts),
+        used=tuple((name, numbers.setting(value)) for name, value in mapping(facts.settings.get("used")).items()),
         versions=tuple((name, str(version)) for name, version in mapping(facts.settings.get("versions")).items()),
     )
 
@@ -201,7 +204,9 @@ def _search_plots(facts: Facts) -> list[Plot]:
         svg = figures.learning_curves(
             facts.curves, facts.trials, column=facts.metric_column, metric=_printable(facts.metric), best=best
         )
-        ends = (("other dot", "ran to its end"), ("other bar", "pruned by ASHA"), ("other cross", "failed, diverged"))
+        pruned = _PRUNED_BY.get(str(mapping(mapping(facts.settings.get("settings")).get("values")).get("scheduler")))
+        bar = (("other bar", f"pruned by {pruned}"),) if pruned else ()
+        ends = (("other dot", "ran to its end"), *bar, ("other cross", "failed, diverged"))
         plots.append(Plot("Learning curves", svg, (*legend, *ends), _curves_remark(facts, best)))
     return plots
 
@@ -244,10 +249,17 @@ def _bars(values: Any, show: Any, *, by_share: bool) -> tuple[Bar, ...]:
 
 
 def _space(space: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What was searched and what was held fixed, a line per flag."""
-    searched = [(str(flag), numbers.domain(values)) for flag, values in mapping(space.get("search")).items()]
-    return searched + [
-        (str(flag), f"{numbers.domain(value)} (fixed)") for flag, value in mapping(space.get("fixed")).items()
+    """What was searched and what was held fixed, a line per flag, from the records that the search wrote."""
+    rows = space.get("flags")
+    found = [mapping(row) for row in rows] if isinstance(rows, list) else []
+    return [
+        (
+            text(row.get("flag")),
+            text(row.get("values"))
+            + (" (fixed)" if row.get("kind") == "fixed" else "")
+            + (f", where {when}" if (when := text(row.get("when"))) else ""),
+        )
+        for row in sorted(found, key=lambda row: row.get("kind") == "fixed")
     ]
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tune_smp.choices.metrics import METRICS
+from tune_smp.choices.trial_states import may_be_best
 from tune_smp.errors import DataError
 from tune_smp.results.folder import RunFolder, read_csv, read_json
 from tune_smp.results.leaderboard import TrialRow, number, read_trials, whole_number
@@ -81,9 +82,9 @@ class Facts:
 
     @cached_property
     def best_row(self) -> TrialRow | None:
-        """The trial that won a search."""
+        """The trial that won a search, or is ahead in one that has not ended."""
         named = whole_number(self.summary.get("best_trial"))
-        scored = [row for row in self.trials if row.best_metric is not None]
+        scored = [row for row in self.trials if may_be_best(row.state, row.best_metric)]
         first = max(scored, key=lambda row: (row.best_metric or 0.0, -row.number), default=None)
         return next((row for row in self.trials if row.number == named), first)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from tune_smp.results.leaderboard import number
@@ -63,20 +62,3 @@ def setting(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def domain(value: Any) -> str:
-    """One hyperparameter's set of values, as a space's file writes it, on one line."""
-    if isinstance(value, list):
-        return ", ".join(map(setting, value))
-    if not isinstance(value, Mapping):
-        return setting(value)
-    if "low" not in value or "high" not in value:
-        return json.dumps(value, ensure_ascii=False)
-    parts = [f"{setting(value['low'])} … {setting(value['high'])}"]
-    parts += ["logarithmic"] if value.get("log") is True else []
-    parts += [f"in steps of {setting(value['step'])}"] if value.get("step") is not None else []
-    when = value.get("when")
-    if isinstance(when, Mapping):
-        parts += [f"where {flag} is {domain(allowed).replace(', ', ' or ')}" for flag, allowed in when.items()]
-    return ", ".join(parts)
