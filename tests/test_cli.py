@@ -97,6 +97,22 @@ def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     assert "problem: --imagesDir is required" in err
 
 
+@pytest.mark.parametrize("words", [["--debug", "false"], ["--debug=false"], ["--debug=False"]], ids=words_of)
+def test_debug_may_be_false(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", *words]) == 2
+    assert capsys.readouterr().err.startswith("problem: --imagesDir is required")
+
+
+def test_a_slip_of_the_pen_comes_before_what_is_missing_for_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", *good_flags(tmp_path)[1:], "--imageDir", str(tmp_path)]) == 2
+    problems = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("where")]
+    assert problems[0] == "problem: --imageDir is not a flag of tune-smp train"
+    assert problems[1].startswith("fix:     did you mean '--imagesDir'?")
+    assert "problem: --imagesDir is required" in problems
+
+
 @pytest.mark.parametrize("command", list(COMMANDS))
 @pytest.mark.parametrize("flag", ["--help", "-h"])
 def test_help_of_every_command(command: str, flag: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -59,3 +59,11 @@ def test_a_time_budget_for_the_rest_changes_no_number_of_trials(tmp_path: Path) 
 def test_a_search_is_never_cut_short(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="can only be raised"):
         with_budget(settings(tmp_path, numTrials="9"), num_trials=8, time_budget=None)
+
+
+def test_a_trial_has_one_gpu_at_most(tmp_path: Path) -> None:
+    with pytest.raises(
+        SettingsError, match=r"trains on one GPU, of 2 the others.*\n.*--gpusPerTrial 2.0\n.*as many trials"
+    ):
+        settings(tmp_path, gpusPerTrial="2")
+    assert settings(tmp_path, gpusPerTrial="0.5").gpus_per_trial == 0.5

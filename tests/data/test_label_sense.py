@@ -295,12 +295,14 @@ def test_palettes_that_differ_are_refused_or_read_by_their_colors(tmp_path: Path
         built(tmp_path, "multiclass")
     store = built(tmp_path, "multiclass", label_colors=NAMED)
     assert all((store.mask(index)[0] == classes(index)).all() for index in range(COUNT))
+    assert not notes_of(store, "palette"), "that indices are values does not hold here"
 
 
 def test_equal_palettes_are_indices(tmp_path: Path) -> None:
     write(tmp_path, classes, palette([0, 2, 1]))
     store = built(tmp_path, "multiclass")
     assert (store.mask(0)[0] == np.array([0, 2, 1])[classes(0)]).all()
+    assert notes_of(store, "its indices are read as values, not its colours (6 of 6 labels)")
 
 
 def test_greys_in_three_channels_are_one(tmp_path: Path) -> None:

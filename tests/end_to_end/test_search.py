@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -14,7 +15,10 @@ from typing import Any
 import pytest
 
 from tune_smp.cli import main
-from tune_smp.results.folder import read_csv
+from tune_smp.results.folder import RunFolder, read_csv, read_json
+from tune_smp.search.space_file import parse_space
+from tune_smp.settings.search import SearchSettings
+from tune_smp.workflows.trials import _open_study
 
 Arguments = Callable[..., Sequence[str]]
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -34,6 +38,32 @@ def test_every_file_of_the_interface_is_there(finished_search: Finished) -> None
     kept = {path.parent for path in output.glob("trials/trial_*/checkpoint_*")}
     assert len(kept) <= 3, "checkpoints of the best few trials only"
     assert done.stderr == ""
+
+
+def test_files_are_as_open_as_the_umask_has_them(finished_search: Finished, undisturbed: Finished) -> None:
+    mask = os.umask(0)
+    os.umask(mask)
+    for output, _ in (finished_search, undisturbed):
+        found = [path for path in output.rglob("*") if not path.name.startswith(".")]
+        assert {path.name: oct(path.stat().st_mode & 0o666) for path in found if path.is_file()} == {
+            path.name: oct(0o666 & ~mask) for path in found if path.is_file()
+        }
+        assert {path.stat().st_mode & 0o777 for path in found if path.is_dir()} == {0o777 & ~mask}
+
+
+def test_the_report_shows_the_space_and_what_ran(finished_search: Finished) -> None:
+    from tune_smp.training import checkpoint
+
+    output, _ = finished_search
+    report = (output / "report.html").read_text("utf-8")
+    assert re.search(r"<summary>Search space: \S+out.yaml</summary>", report)
+    assert "0.0001 to 0.03 (log)" in report
+    used = read_json(output / "settings.json")["used"]
+    assert used == checkpoint.load(output / "checkpoint.pth")["used"]
+    assert (used["batchSize"], used["tileSize"], used["device"], used["threads"]) == (4, 64, "cpu", 1)
+    assert f"<code>learningRate</code></td><td>{used['learningRate']}</td>" in report
+    log = (output / "logs/search.log").read_text("utf-8")
+    assert re.search(r"trial 0 runs with batchSize 4, stepsPerEpoch 4, tileSize 64, learningRate 0.001,", log)
 
 
 def test_one_plain_line_per_trial(finished_search: Finished) -> None:
@@ -168,6 +198,30 @@ def test_the_best_of_an_earlier_search_are_tried_first(
     points = [earlier.study[number].params for number in earlier.rows if number != 0]
     assert [folder.study[number].params for number in range(1, 4)] == points[:3]
     assert folder.summary["trials"] == {"completed": 4}
+
+
+@pytest.mark.parametrize(
+    ("rate", "note"),
+    [
+        (1e-3, r"tried first: the best trial of .*earlier that lies in this space"),
+        (
+            0.9,
+            r"changes nothing: of the trials of .*earlier \(1, 1 with a result\) none lies in this search space",
+        ),
+    ],
+)
+def test_a_warm_start_says_how_many_trials_it_takes(
+    rate: float, note: str, earlier_search: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    point = {"learningRate": rate}
+    folders = dict.fromkeys(("imagesDir", "labelsDir", "outputDir"), str(tmp_path))
+    patterns = {"imagesPattern": "x", "labelsPattern": "x", "segmentationMode": "binary"}
+    earlier = earlier_search(tmp_path / "earlier", [point])
+    given = SearchSettings.from_flags({**folders, **patterns, "warmStart": str(earlier)})
+    text = "search: {learningRate: {low: 1e-4, high: 1e-2, log: true}}"
+    space = parse_space(text, name="own.yaml").with_flags(given.given_run_flags())
+    _open_study(given, space, RunFolder(tmp_path), concurrency=1)
+    assert re.search(note, capsys.readouterr().out)
 
 
 @pytest.mark.slow

@@ -35,6 +35,20 @@ def test_one_plain_line_per_epoch(undisturbed: Undisturbed) -> None:
     assert done.stderr == ""
 
 
+def test_what_ran_is_recorded_and_reported(undisturbed: Undisturbed) -> None:
+    output, _ = undisturbed
+    used = read_json(output / "settings.json")["used"]
+    decided = {name: used.pop(name) for name in ("threads", "batchSize")}
+    assert decided["threads"] >= 1
+    assert used == {
+        **{"stepsPerEpoch": 12, "tileSize": 64, "learningRate": 1e-3, "weightDecay": 0.0},
+        **{"device": "cpu", "precision": "float32"},
+    }
+    report = (output / "report.html").read_text("utf-8")
+    assert f"<code>batchSize</code></td><td>{decided['batchSize']}</td>" in report
+    assert f"what runs: batchSize {decided['batchSize']}, stepsPerEpoch 12" in (output / "logs/train.log").read_text()
+
+
 def test_the_best_row_of_the_history_is_the_summary(undisturbed: Undisturbed) -> None:
     output, _ = undisturbed
     rows = read_csv(output / "history.csv")
@@ -188,3 +202,21 @@ def test_an_earlier_run_of_another_architecture_is_refused(
     assert refused.returncode == 3
     assert "Unet with tu-test_efficientnet" in refused.stderr
     assert "Linknet" in refused.stderr
+
+
+@pytest.mark.slow
+def test_onnx_comes_last_and_ends_for_padding_by_size_too(
+    nuclei: Path, tune_smp: Command, arguments_of_train: Arguments, tmp_path: Path
+) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    encoder = "MobileNet,timm-mobilenetv3_small_100,random"
+    more = ("--encoderBaseVariantWeights", encoder, "--maxEpochs=1", "--stepsPerEpoch=1", "--exportOnnx")
+    done = tune_smp(*arguments_of_train(nuclei, tmp_path / "out", *more))
+    assert done.returncode == 0, done.stderr
+    model = tmp_path / "out" / "model"
+    assert onnxruntime.InferenceSession(model / "model.onnx").get_inputs()[0].shape[1] == 1
+    assert (model / "model.safetensors").stat().st_mtime_ns < (model / "model.onnx").stat().st_mtime_ns
+    (model / "model.onnx").unlink()
+    report = (tmp_path / "out" / "report.html").stat().st_mtime_ns
+    assert report < model.stat().st_mtime_ns, "the report was written before the export began"
+    assert read_json(tmp_path / "out" / "summary.json")["state"] == "completed"

@@ -186,6 +186,17 @@ def test_trials_are_counted_by_state() -> None:
     assert counts_line([record(0)], running=0, num_trials=1) == "1 of 1 trial ended (1 completed)"
 
 
+def test_a_time_budget_has_no_number_of_trials(stream: io.StringIO, clock: Clock) -> None:
+    assert counts_line([record(0)], running=2, num_trials=None) == "1 trial ended (1 completed), 2 running"
+    with off_terminal(stream, clock=clock, time_budget_s=220.0, num_trials=None) as progress:
+        for number in (0, 1):
+            progress.started(number, FLAGS, 10)
+            clock.now += 100.0
+            progress.trial_ended(record(number, "pruned", 0.5, seconds=90.0))
+    assert "\n2 trials ended (2 pruned)  best 0.5000 (trial 0, the default)  2 epochs, 18 saved" in stream.getvalue()
+    assert " of " not in stream.getvalue()
+
+
 def test_only_stopping_saves_epochs() -> None:
     records = [
         record(0, "pruned", 0.1, max_epochs=8),

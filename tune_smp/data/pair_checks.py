@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -104,11 +104,13 @@ def left_out_note(faults: Sequence[Fault], *, left_out: int, total: int) -> tupl
     return (f"{left_out} of {total} pairs are left out (--skipCorrupt): {_listed(faults)}",) if faults else ()
 
 
-def survey_notes(surveys: Surveys, kind: str) -> list[str]:
-    """What readers noticed, each once, with the number of files of this ``kind``."""
+def survey_notes(surveys: Surveys, kind: str, *, untrue: Collection[str] = ()) -> list[str]:
+    """What readers noticed, each once, with the number of files of this ``kind``; ``untrue`` are notes that do not hold
+    here."""
     infos = {path: survey.info for path, survey in surveys.items() if isinstance(survey, Survey)}
+    notes = {str(path): [note for note in info.notes if note not in untrue] for path, info in infos.items()}
     return [
-        *counted_notes({str(path): info.notes for path, info in infos.items()}, kind),
+        *counted_notes(notes, kind),
         *_pixel_size_note(infos.values(), kind),
     ]
 

@@ -27,6 +27,7 @@ from tune_smp.data.decoding import (
     survey_image,
     survey_label,
 )
+from tune_smp.data.image_reader import PALETTE_NOTE
 from tune_smp.data.label_fit import FEWEST_PAIRS, edges_of, fit_notes
 from tune_smp.data.label_forms import as_numbers, color_classes
 from tune_smp.data.label_looks import LabelLook
@@ -110,7 +111,7 @@ def build_store(folder: Path, request: StoreRequest) -> None:
     notes = (
         *pair_checks.left_out_note(faults, left_out=left_out, total=total),
         *pair_checks.survey_notes(images, "images"),
-        *pair_checks.survey_notes(labels, "labels"),
+        *pair_checks.survey_notes(labels, "labels", untrue=[PALETTE_NOTE] if request.label_colors else []),
         *pair_checks.dtype_note(planes),
         *_constant_note(stored),
         *class_map.notes,

@@ -22,7 +22,13 @@ from tune_smp.data.temporary import WAY_OUT, temporary_folder
 from tune_smp.errors import Problem, ResourceError
 from tune_smp.search.gcs import AUTO, ask_cluster, check_can_join, find_address, token_source
 from tune_smp.search.own_token import token_in_reach
-from tune_smp.search.worker_environment import WORKER_ENVIRONMENT, InstalledOnly, clean_environment, own_package
+from tune_smp.search.worker_environment import (
+    WORKER_ENVIRONMENT,
+    InstalledOnly,
+    clean_environment,
+    own_package,
+    private_files,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +125,7 @@ def local_ray(*, device: str = "auto", dashboard: Dashboard | None = None) -> It
         _check_room(folder)
         with token_in_reach(folder):
             try:
-                with _private_files(), _own_sigterm(), clean_environment():
+                with private_files(), _own_sigterm(), clean_environment():
                     context = _start(device, dashboard, folder)
                 yield _resources(device, context.dashboard_url)
             finally:
@@ -296,13 +302,3 @@ def _own_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, answer)
-
-
-@contextlib.contextmanager
-def _private_files() -> Iterator[None]:
-    """What Ray writes meanwhile, its authentication token among it, is for this user alone."""
-    before = os.umask(0o077)
-    try:
-        yield
-    finally:
-        os.umask(before)

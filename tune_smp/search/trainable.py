@@ -13,6 +13,7 @@ from ray import tune
 
 from tune_smp.errors import NoTrialSucceededError, OutOfMemoryError, Problem, TuneSmpError
 from tune_smp.search.gauges import TrialGauges
+from tune_smp.search.worker_environment import write_as_the_user_does
 
 CHECKPOINT_NAME = "checkpoint.pth"
 REFUSAL_NAME = "refused.txt"
@@ -117,6 +118,7 @@ class SmpTrainable(tune.Trainable):
         self._refusal: TuneSmpError | None = None
         self._gauges = None if trial.number is None else TrialGauges(trial.number)
         _log_warnings_only()
+        write_as_the_user_does()
         try:
             _share_the_machine(trial)
             self._run = _build(trial)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from tune_smp.importing import PACKAGE, is_installed, python_environment
 # Workers of a cluster that others started have its environment, not ours: torch on shared cores must not spin there,
 # and what lies in the folder where the cluster was started is not to be imported.
 WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONSAFEPATH": "1"}
+# The umask of the program that started Ray, in octal: Ray's own files are private, those of a trial are results.
+UMASK = "TUNE_SMP_UMASK"
 
 
 class InstalledOnly(JobConfig):
@@ -49,7 +51,29 @@ def clean_environment() -> Iterator[None]:
     """What is started in the block imports nothing from the working folder, Ray's own services included, and has torch
     wait without spinning."""
     new = {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", WORKER_ENVIRONMENT["OMP_WAIT_POLICY"])}
-    new |= python_environment()
+    with _environment({**new, **python_environment()}):
+        yield
+
+
+@contextlib.contextmanager
+def private_files() -> Iterator[None]:
+    """What Ray writes meanwhile, its authentication token among it, is for this user alone."""
+    before = os.umask(0o077)
+    try:
+        with _environment({UMASK: f"{before:o}"}):
+            yield
+    finally:
+        os.umask(before)
+
+
+def write_as_the_user_does() -> None:
+    """In a worker of a Ray of our own: files from now on are as open as the user's umask has them."""
+    if UMASK in os.environ:
+        os.umask(int(os.environ[UMASK], 8))
+
+
+@contextlib.contextmanager
+def _environment(new: Mapping[str, str]) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in new}
     os.environ.update(new)
     try:

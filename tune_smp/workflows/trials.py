@@ -153,12 +153,13 @@ def _open_study(settings: SearchSettings, space: SearchSpace, folder: RunFolder,
 
 def _warm_start_note(output_dir: Path, *, fitting: int) -> str:
     if fitting:
-        return f"the {fitting} best trials of {output_dir} in this space are tried first"
+        trials = "the best trial" if fitting == 1 else f"the {fitting} best trials"
+        return f"tried first: {trials} of {output_dir} that {'lies' if fitting == 1 else 'lie'} in this space"
     records = earlier_records(output_dir)
     ended_well = sum(record.best_metric is not None for record in records)
     return (
-        f"--warmStart changes nothing: of {len(records)} trials of {output_dir}, {ended_well} with a result, none lies "
-        "in this search space"
+        f"--warmStart changes nothing: of the trials of {output_dir} ({len(records)}, {ended_well} with a result) none "
+        "lies in this search space"
     )
 
 
