@@ -2,15 +2,17 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Empty: the newest versions that pyproject.toml allows.
+CONSTRAINTS ?= constraints.txt
 DEMO ?= demo
 
-.PHONY: install check test test-slow test-catalogue demo bench bench-search manifests clean
+.PHONY: install check test test-slow test-newest test-catalogue demo bench bench-search manifests clean
 
 install: $(VENV)/.installed
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,onnx]'
+	$(BIN)/python -m pip install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) --editable '.[dev,onnx]'
 	touch $@
 
 check: install
@@ -23,6 +25,10 @@ test: install
 
 test-slow: install
 	$(BIN)/pytest -m slow
+
+# In an environment of its own (6 GB): make test-newest PYTHON=python3.12
+test-newest:
+	$(MAKE) test VENV=.venv-newest CONSTRAINTS=
 
 test-catalogue: install
 	$(BIN)/pytest -m catalogue
@@ -41,4 +47,4 @@ manifests: install
 	$(BIN)/python -m tune_smp.manifests
 
 clean:
-	rm -rf $(VENV) $(DEMO) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-newest $(DEMO) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -43,7 +43,9 @@ def test_what_is_no_file(tmp_path: Path) -> None:
 
 
 def test_junk() -> None:
-    assert all(is_junk(Path(name)) for name in (".DS_Store", "._a.tif", "Thumbs.db", "a.tif~", "~$a.tif"))
+    assert all(
+        is_junk(Path(name)) for name in (".DS_Store", "._a.tif", "Thumbs.db", "a.tif~", "~$a.tif", "a.companion.ome")
+    )
     assert not any(is_junk(Path(name)) for name in ("a.tif", "-a.tif", "thumb.png", "a~b.tif"))
 
 

@@ -182,6 +182,27 @@ def test_a_folder_of_another_format_is_called_by_its_name(tmp_path: Path, suffix
         open_image(tmp_path / f"a{suffix}")
 
 
+@pytest.mark.parametrize("suffix", sorted({suffix for one in FOREIGN_FORMATS for suffix in one.suffixes}))
+def test_another_format_is_called_by_its_name_though_the_pattern_matches(tmp_path: Path, suffix: str) -> None:
+    known = next(one for one in FOREIGN_FORMATS if suffix in one.suffixes)
+    for name in ("a", "b"):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        (tmp_path / "labels").mkdir(exist_ok=True)
+        tifffile.imwrite(tmp_path / "labels" / f"{name}.tif", PIXELS)
+        (tmp_path / "images" / f"{name}{suffix}").write_bytes(b"something")
+    with pytest.raises(DataError) as caught:
+        find_pairs(tmp_path, tmp_path, images_pattern=".*", labels_pattern=".*")
+    (problem,) = caught.value.problems
+    assert problem.problem == f"there are no images that can be read for the images, but 2 files are {known.name}"
+    assert problem.fix == known.way_out
+    tifffile.imwrite(tmp_path / "images" / "b.tif", PIXELS)
+    (tmp_path / "images" / f"b{suffix}").unlink()
+    with pytest.raises(DataError) as caught:
+        find_pairs(tmp_path, tmp_path, images_pattern=".*", labels_pattern=".*")
+    assert caught.value.problems[0].problem == "1 of 2 images have no label"
+    assert f"{known.name} are not read: {known.way_out}" in caught.value.problems[0].fix
+
+
 @pytest.mark.parametrize("known", [one for one in FOREIGN_FORMATS if one.magic], ids=lambda one: one.name)
 def test_content_says_what_the_name_hides(tmp_path: Path, known: Any) -> None:
     (tmp_path / "a.tif").write_bytes(b"\1" * known.offset + known.magic + b"\0" * 300)

@@ -105,7 +105,8 @@ def micrographs(folder: Path) -> None:
     frame = np.random.default_rng(0).integers(0, 250, (3, 40, 50), dtype=np.uint8)
     size = {"PhysicalSizeX": 0.325, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": 0.65, "PhysicalSizeYUnit": "µm"}
     tifffile.imwrite(folder / "ome.ome.tif", frame[0], ome=True, metadata={"axes": "YX", **size})
-    per_pixel = {"resolution": (1 / 0.325, 1 / 0.65), "imagej": True}
+    # As ImageJ has them, in millionths: 0.3250000081 and 0.6500000162 if nothing is rounded.
+    per_pixel = {"resolution": ((3_076_923, 1_000_000), (1_538_461, 1_000_000)), "imagej": True}
     tifffile.imwrite(folder / "ij.tif", frame[0], metadata={"unit": "um"}, **per_pixel)
     tifffile.imwrite(
         folder / "series.tif", frame, metadata={"axes": "TYX", "unit": "micron", "finterval": 5.0}, **per_pixel

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tune_smp.data.folders import Request, image_names, require_folder, sub_folders
+from tune_smp.data.foreign_formats import foreign_by_name
 from tune_smp.data.formats import shown
 from tune_smp.data.name_matching import match_names, number_or_text
 from tune_smp.data.pairing import (
@@ -30,7 +31,7 @@ from tune_smp.data.pairing import (
 )
 from tune_smp.data.patterns import NamePattern, levels, translate
 from tune_smp.data.suggestions import suggest
-from tune_smp.data.unmatched import holds_images, no_match
+from tune_smp.data.unmatched import holds_images, no_match, nothing_readable
 from tune_smp.errors import DataError, Problem, SettingsError, listing
 from tune_smp.settings.folders import collection_folders, resolve_folder
 
@@ -175,6 +176,8 @@ def _match(request: Request, pattern: NamePattern) -> _Matches | Problem:
     ]
     if not files:
         return no_match(request, names)
+    if foreign := nothing_readable(request, [file.key for file in files]):
+        return foreign
     doubled = [name for name, group in zip(names, groups, strict=True) if group is not None and len(paths[name]) > 1]
     if doubled:
         problem = (
@@ -230,7 +233,10 @@ def _pair(images: _Matches, labels: _Matches) -> tuple[Collection, tuple[Unpaire
 
 def _unpaired_problem(finding: Unpaired, images: _Matches, labels: _Matches) -> Problem:
     where = f"{listing(finding.names)}  ({_both_patterns(images, labels)})"
-    return Problem(finding.rule, where, f"{finding.fix}, or pass --allowUnpaired to leave these files out")
+    foreign = dict.fromkeys(known for name in finding.names if (known := foreign_by_name(name)))
+    ways_out = [f"{known.name} are not read: {known.way_out}; else " for known in foreign]
+    fix = f"{''.join(ways_out[:1])}{finding.fix}, or pass --allowUnpaired to leave these files out"
+    return Problem(finding.rule, where, fix)
 
 
 def _order_alone(images: _Matches, labels: _Matches) -> Iterable[Problem]:

@@ -80,12 +80,15 @@ FOREIGN_FORMATS = (
 )
 
 
+def foreign_by_name(name: str) -> ForeignFormat | None:
+    """What the suffix says that the file is; None for others."""
+    return next((one for one in FOREIGN_FORMATS if name.lower().endswith(one.suffixes)), None)
+
+
 def foreign_format(path: Path) -> ForeignFormat | None:
     """What the file is, by its suffix or else its first bytes; None for others."""
-    name = path.name.lower()
-    by_suffix = next((one for one in FOREIGN_FORMATS if name.endswith(one.suffixes)), None)
-    if by_suffix is not None:
-        return by_suffix
+    if by_name := foreign_by_name(path.name):
+        return by_name
     try:
         with path.open("rb") as file:
             start = file.read(256)

@@ -41,9 +41,11 @@ def shown(name: str | Path) -> str:
 
 
 def is_junk(path: Path) -> bool:
-    """Hidden files, what desktops leave behind (``Thumbs.db``) and editors' backups (``a.tif~``, ``~a.tif``)."""
-    name = path.name
-    return name.startswith((".", "~")) or name.endswith("~") or name.casefold() in _JUNK_NAMES
+    """Hidden files, what desktops leave behind (``Thumbs.db``), editors' backups (``a.tif~``, ``~a.tif``), and the
+    metadata of a set of OME-TIFF files (``a.companion.ome``), of which nothing is read.
+    """
+    name = path.name.casefold()
+    return name.startswith((".", "~")) or name.endswith(("~", ".companion.ome")) or name in _JUNK_NAMES
 
 
 def image_suffix(name: str) -> str:

@@ -283,7 +283,8 @@ def imagej_calibration(metadata: Mapping[str, Any], page: tifffile.TiffPage) -> 
     def per_pixel(name: str, unit: str) -> Length | None:
         tag = page.tags.get(name)
         pixels, units = tag.value if tag is not None else (0, 1)
-        return Length.of(units / pixels, unit) if pixels and unit else None
+        # ImageJ writes pixels per unit in millionths: digits beyond the sixth come from its rounding.
+        return Length.of(float(f"{units / pixels:.6g}"), unit) if pixels and unit else None
 
     def listed(name: str, unit: str) -> Length | None:
         value = metadata.get(name)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tune_smp.data.folders import Request, image_names, sub_folders
-from tune_smp.data.foreign_formats import foreign_format
+from tune_smp.data.foreign_formats import foreign_by_name, foreign_format
 from tune_smp.data.formats import image_suffix, is_zarr, shown
 from tune_smp.data.patterns import from_glob, levels
 from tune_smp.data.suggestions import suggest
@@ -30,6 +30,11 @@ def no_match(request: Request, names: Sequence[str]) -> Problem:
         f"{request.shown}: {listing([shown(name) for name in names], 5)}",
         f'try --{request.noun}Pattern "{suggestion}"' if suggestion else "",
     )
+
+
+def nothing_readable(request: Request, names: Sequence[str]) -> Problem | None:
+    """The problem that every file that matches is of another format."""
+    return _foreign(request, names) if all(map(foreign_by_name, names)) else None
 
 
 def holds_images(folder: Path) -> bool:
