@@ -10,20 +10,21 @@ from one seed; the second one's study is told in Ray's way. Seconds don't matter
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from optuna.trial import TrialState
-
 from tune_smp import workflows
+from tune_smp.choices import states
+from tune_smp.choices.states import TRIAL_STATES, OptunaState
 from tune_smp.results.folder import RunFolder
-from tune_smp.search import study
 from tune_smp.search.outcome import TrialRecord
+from tune_smp.search.study import records_in
 from tune_smp.settings.search import SearchSettings
 
-TELLINGS = {"pruned": TrialState.PRUNED, "complete": TrialState.COMPLETE}
+TELLINGS: tuple[OptunaState, ...] = ("PRUNED", "COMPLETE")
 BUDGETS = (16, 24, 32, 48, 64, 96)
 """Epochs of all trials, after which the best metric is looked at."""
 
@@ -36,11 +37,12 @@ def main() -> None:
     arguments = parser.parse_args()
     lines = []
     for seed in range(arguments.seeds):
-        for name, told in TELLINGS.items():
-            study.TOLD_AS["pruned"] = told
+        for told in TELLINGS:
+            rows = {**TRIAL_STATES, "pruned": dataclasses.replace(TRIAL_STATES["pruned"], in_optuna=told)}
+            states.TRIAL_STATES = rows
             with tempfile.TemporaryDirectory() as folder:
                 records = searched(arguments.data.resolve(), Path(folder) / "out", trials=arguments.trials, seed=seed)
-            lines.append(f"seed {seed}, told as {name:9} {described(records)}")
+            lines.append(f"seed {seed}, told as {told.lower():9} {described(records)}")
     print("\n".join(lines))
 
 
@@ -63,7 +65,7 @@ def searched(data: Path, output: Path, *, trials: int, seed: int) -> list[TrialR
         "outputDir": output,
     }
     workflows.search(SearchSettings.from_flags(flags))
-    return study.records_in(RunFolder(output).study)
+    return records_in(RunFolder(output).study)
 
 
 def described(records: Sequence[TrialRecord]) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 import filelock
 
+from tune_smp.choices.states import trial_state
 from tune_smp.errors import (
     DataError,
     FolderBusyError,
@@ -24,8 +25,6 @@ from tune_smp.errors import (
     ResourceError,
     SettingsError,
 )
-
-FINISHED_STATES = frozenset({"completed", "early_stopped"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +125,7 @@ class RunFolder:
 
     def is_finished(self) -> bool:
         """A run came to its orderly end here."""
-        return self.state() in FINISHED_STATES
+        return trial_state(self.state()).is_final
 
     def is_started(self) -> bool:
         """A run was started here, whether or not it came to an end."""

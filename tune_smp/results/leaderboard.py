@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tune_smp.choices.states import trial_state
 from tune_smp.results.folder import RunFolder, read_csv, write_csv
 
 LARGEST_NUMBER = 1e30  # beyond that a run has diverged, and no axis can show it
 
-WITHOUT_A_MODEL = ("failed", "diverged")
 """States of trials that are not exported, whatever they reached before: they stand below all others."""
 
 _BEFORE, _AFTER = ("trial", "state"), ("epochs", "best_metric", "best_epoch", "seconds", "reason")
@@ -77,7 +77,7 @@ def whole_number(value: object) -> int | None:
 
 def _rank(row: Mapping[str, Any]) -> tuple[bool, float, int]:
     best = number(row.get("best_metric"))
-    ranks = best is not None and row.get("state") not in WITHOUT_A_MODEL
+    ranks = best is not None and not trial_state(row.get("state")).went_wrong
     return not ranks, -(best or 0.0), int(row["trial"])
 
 

@@ -17,13 +17,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from tune_smp.choices.trial_states import ENDED_WELL
+from tune_smp.choices.states import TRIAL_STATES, trial_state
 from tune_smp.search.outcome import TrialRecord, best_of
 
-# How each state reads, in the order of the counts. A trial in any other state can go on.
-_ENDED = {state: state for state in ("completed", "early_stopped", "pruned", "diverged", "failed")}
-_ENDED["early_stopped"] = "stopped early"
-_SAVING = ("early_stopped", "pruned")
 # Flags whose values speak for themselves, most telling first; after them come others by name, up to four in all.
 _TELLING = ("modelName", "encoderBaseVariantWeights", "optimizerName", "learningRate", "lossName")
 _FLAGS_SHOWN = 4
@@ -62,7 +58,7 @@ class SearchState:
         self.num_trials = num_trials
         self.running: dict[int, RunningTrial] = {}
         self._others = {record.number: record for record in earlier}
-        self._took = {record.number: record.seconds for record in earlier if record.state in _ENDED}  # s
+        self._took = {record.number: record.seconds for record in earlier if trial_state(record.state).has_ended}  # s
         self._first_start: float | None = None
         self._worked = 0.0  # s that trials of this session ran before they ended
 
@@ -91,14 +87,14 @@ class SearchState:
         wall = now - ended.since if ended else 0.0
         self._worked += wall
         self._others[record.number] = record
-        if record.state in _ENDED:
+        if trial_state(record.state).has_ended:
             # Its epochs alone leave out the time to build a model; the wall leaves out the epochs before a resume.
             self._took[record.number] = max(wall, record.seconds)
 
     @property
     def ended(self) -> list[TrialRecord]:
         """Trials that will not go on."""
-        return [record for record in self._others.values() if record.state in _ENDED]
+        return [record for record in self._others.values() if trial_state(record.state).has_ended]
 
     @property
     def records(self) -> list[TrialRecord]:
@@ -107,8 +103,9 @@ class SearchState:
 
     def standing(self) -> str:
         """The best so far, and what it is worth."""
-        default = next((r.best_metric for r in self._others.values() if r.number == 0 and r.state in ENDED_WELL), None)
-        return best_text(best_of(self.records), default=default)
+        default = self._others.get(0)
+        is_measure = default is not None and trial_state(default.state).ended_well
+        return best_text(best_of(self.records), default=default.best_metric if default and is_measure else None)
 
     def seconds_left(self, now: float) -> float | None:
         """Time to the end of the last trial; None while it cannot be told."""
@@ -284,7 +281,8 @@ def trial_line(record: TrialRecord, *, metric_name: str, standing: str = "") -> 
     after = f"after {_counted(record.epochs, 'epoch')}" if record.epochs else "before its first epoch ended"
     reason = " ".join(record.reason.split())
     reason = f"{reason[: _REASON_LENGTH - 3]}..." if len(reason) > _REASON_LENGTH else reason
-    head = f"trial {record.number} {_ENDED.get(record.state, record.state)} {after}{': ' if reason else ''}{reason}"
+    words = trial_state(record.state).words or record.state
+    head = f"trial {record.number} {words} {after}{': ' if reason else ''}{reason}"
     metric = "" if record.best_metric is None else f"{metric_name} {record.best_metric:.4f}"
     return "  ".join(filter(None, (head, metric, standing, flags_text(record.flags))))
 
@@ -334,7 +332,7 @@ def best_text(found: TrialRecord | None, *, default: float | None) -> str:
 def counts_line(ended: Sequence[TrialRecord], *, running: int, num_trials: int | None) -> str:
     """``3 of 40 trials ended (2 completed, 1 pruned), 4 running, 33 to go``."""
     counts = Counter(record.state for record in ended)
-    states = ", ".join(f"{counts[state]} {words}" for state, words in _ENDED.items() if counts[state])
+    states = ", ".join(f"{counts[name]} {state.words}" for name, state in TRIAL_STATES.items() if counts[name])
     trials = _counted(len(ended), "trial") if num_trials is None else f"{len(ended)} of {_counted(num_trials, 'trial')}"
     head = f"{trials} ended{f' ({states})' if states else ''}"
     to_go = 0 if num_trials is None else num_trials - len(ended) - running
@@ -343,7 +341,7 @@ def counts_line(ended: Sequence[TrialRecord], *, running: int, num_trials: int |
 
 def epochs_line(records: Sequence[TrialRecord]) -> str:
     """Epochs that were run, and those that the stopped trials left: ``212 epochs, 118 saved by ...``."""
-    saved = sum(max(record.max_epochs - record.epochs, 0) for record in records if record.state in _SAVING)
+    saved = sum(record.epochs_saved for record in records)
     spent = _counted(sum(record.epochs for record in records), "epoch")
     return f"{spent}, {saved} saved by pruning and early stopping" if saved else spent
 

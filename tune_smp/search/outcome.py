@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tune_smp.choices.trial_states import may_be_best
+from tune_smp.choices.states import may_be_best, trial_state
 from tune_smp.errors import TuneSmpError
 
 
@@ -45,6 +45,11 @@ class TrialRecord:
     def epochs(self) -> int:
         """Epochs that were run."""
         return len(self.curve)
+
+    @property
+    def epochs_saved(self) -> int:
+        """Epochs that were not run, since the trial was stopped early or pruned."""
+        return max(self.max_epochs - self.epochs, 0) if trial_state(self.state).saves_epochs else 0
 
     @property
     def best_metric(self) -> float | None:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from ray import tune
 from ray.tune.schedulers import TrialScheduler
 
+from tune_smp.choices.states import trial_state
 from tune_smp.errors import OutOfMemoryError, TuneSmpError
 from tune_smp.search.checkpoints import BestKept, remove_older, trial_folder
 from tune_smp.search.outcome import TrialRecord
@@ -76,7 +77,7 @@ def run_search(
     """
     study.requeue()
     kept = BestKept(plan.storage / plan.name)
-    ended = [record for record in study.records() if record.state != "interrupted"]
+    ended = [record for record in study.records() if trial_state(record.state).has_ended]
     remember(plan.scheduler, ended)
     kept.ended(*ended)
     if study.ended() >= plan.trials:

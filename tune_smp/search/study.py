@@ -17,6 +17,7 @@ from typing import cast
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from tune_smp.choices.states import trial_state
 from tune_smp.errors import DataError, Problem, SettingsError
 from tune_smp.search.journal import JournalFile, mend
 from tune_smp.search.outcome import TrialRecord
@@ -25,17 +26,6 @@ from tune_smp.settings.run import RunSettings
 
 OUTCOME = "outcome"
 MAX_EPOCHS = "max_epochs"
-# Ours to Optuna's: only a trial whose value is that of all its epochs is complete; one that was cut is pruned, with the
-# values that it had. See docs/decisions/0011.
-TOLD_AS = {
-    "completed": TrialState.COMPLETE,
-    "early_stopped": TrialState.COMPLETE,
-    "pruned": TrialState.PRUNED,
-    "diverged": TrialState.FAIL,
-    "failed": TrialState.FAIL,
-}
-
-
 # PED-ANOVA compares the best tenth of the trials with all of them; of fewer than this it says nothing.
 FEWEST_FOR_IMPORTANCE = 4
 
@@ -143,7 +133,8 @@ class Study:
         """How a trial ended; its value is the best metric that was reported."""
         trial = self._running.pop(number)
         values = self._frozen(number).intermediate_values
-        told = TOLD_AS[state] if values or TOLD_AS[state] is not TrialState.COMPLETE else TrialState.FAIL
+        told = TrialState[trial_state(state).in_optuna]
+        told = told if values or told is not TrialState.COMPLETE else TrialState.FAIL
         with self._journal.deferred():
             trial.set_user_attr(OUTCOME, {"state": state, "seconds": round(seconds, 3), "reason": reason})
         with quiet():

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tune_smp.choices.states import trial_state
 from tune_smp.errors import InterruptedRunError, NoTrialSucceededError, Problem, ResourceError, listing
 from tune_smp.results.folder import RunFolder, claimed, start_afresh
 from tune_smp.results.leaderboard import write_trials
@@ -175,7 +176,7 @@ def _summarise(
         default_metric=next((record.best_metric for record in records if record.number == 0), None),
         trials=dict(Counter(record.state for record in records)),
         epochs=sum(record.epochs for record in records),
-        epochs_saved=sum(row.max_epochs - row.epochs for row in records if row.state in ("pruned", "early_stopped")),
+        epochs_saved=sum(record.epochs_saved for record in records),
         reason=None if best else _why_none(records),
     )
 
@@ -247,7 +248,7 @@ def _headline(summary: SearchSummary) -> str:
 
 
 def _nothing(summary: SearchSummary, folder: RunFolder, records: Sequence[TrialRecord], go_on: str) -> Problem:
-    failed = [record for record in records if record.state in ("failed", "diverged")]
+    failed = [record for record in records if trial_state(record.state).went_wrong]
     if not failed:
         return Problem("the time was over before any trial had a result", str(folder.path), go_on)
     log = folder.trial_log(failed[0].number)

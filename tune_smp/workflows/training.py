@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tune_smp.choices.states import trial_state
 from tune_smp.errors import InterruptedRunError, NoTrialSucceededError, Problem
-from tune_smp.results.folder import FINISHED_STATES, RunFolder, claimed, start_afresh
+from tune_smp.results.folder import RunFolder, claimed, start_afresh
 from tune_smp.results.history import History
 from tune_smp.results.logs import logged
 from tune_smp.results.summary import RunSummary, noting_interruption, write_settings, write_used
@@ -163,7 +164,7 @@ def _conclude(summary: RunSummary, folder: RunFolder, outcome: TrialOutcome, *, 
         raise outcome.refusal
     if summary.state == "interrupted":
         raise InterruptedRunError(Problem("interrupted", str(folder.path), f"go on with: tune-smp resume {where}"))
-    if summary.state not in FINISHED_STATES:
+    if not trial_state(summary.state).is_final:
         raise NoTrialSucceededError(
             Problem(f"training ended as {summary.state}: {summary.reason}", str(folder.logs), _way_out(summary))
         )

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tune_smp.choices.states import trial_state
 from tune_smp.errors import Problem, SettingsError
 from tune_smp.results.folder import RunFolder, write_text
 from tune_smp.results.history import History
@@ -53,7 +54,7 @@ def run_trials(
             metric_name=settings.metric_name,
             # With a time budget alone, their number is a limit that nobody asked for.
             num_trials=None if settings.time_budget and not settings.num_trials else settings.planned_trials,
-            earlier=[record for record in study.records() if record.state not in ("running", "interrupted")],
+            earlier=[record for record in study.records() if trial_state(record.state).has_ended],
             dashboard_url=resources.dashboard_url,
             time_budget_s=settings.time_budget_s,
         )

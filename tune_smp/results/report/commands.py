@@ -6,7 +6,7 @@ import shlex
 from dataclasses import dataclass
 from itertools import pairwise
 
-from tune_smp.results.folder import FINISHED_STATES
+from tune_smp.choices.states import trial_state
 from tune_smp.results.report.facts import Facts, text
 from tune_smp.results.report.numbers import setting
 
@@ -33,7 +33,7 @@ def next_commands(facts: Facts) -> tuple[Command, ...]:
         commands.append(
             Command("Segment other images, from a folder IMAGES to a folder MASKS", _line("predict", flags))
         )
-    if facts.state not in FINISHED_STATES:
+    if not trial_state(facts.state).is_final:
         commands.append(Command("Go on where this stopped", shlex.join(["tune-smp", "resume", where])))
     return tuple(commands)
 

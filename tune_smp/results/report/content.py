@@ -9,6 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from tune_smp.choices.states import SEARCH_STATES, TRIAL_STATES, trial_state
 from tune_smp.errors import listing
 from tune_smp.results.leaderboard import number, whole_number
 from tune_smp.results.report import figures, numbers
@@ -18,21 +19,7 @@ from tune_smp.results.report.pictures import ExamplePicture, Shown, shown
 from tune_smp.results.report.tables import Difference, Failure, TrialTable, differences, failures, trial_table
 
 _PRUNED_BY = {"asha": "ASHA", "median": "the median rule"}
-_SEARCH_STATES = {
-    "completed": "finished",
-    "out_of_time": "stopped when its time was spent",
-    "interrupted": "interrupted, can be resumed",
-    "failed": "no trial succeeded",
-}
-_TRAIN_STATES = {
-    "completed": "finished after all its epochs",
-    "early_stopped": "finished early: the validation loss fell no more",
-    "diverged": "diverged: the loss was no longer a finite number",
-    "interrupted": "interrupted, can be resumed",
-    "failed": "failed",
-}
 _UNFINISHED = "not at its end: still at work, or stopped without a chance to say so"
-_WELL = frozenset({"completed", "early_stopped"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +87,12 @@ class Page:
 def page_of(facts: Facts, examples: Sequence[ExamplePicture]) -> Page:
     """Make sense of the facts."""
     space = mapping(facts.settings.get("space"))
-    states = _SEARCH_STATES if facts.is_search else _TRAIN_STATES
+    states = SEARCH_STATES if facts.is_search else {name: state.headline for name, state in TRIAL_STATES.items()}
     return Page(
         command="search" if facts.is_search else "train",
         name=facts.folder.path.name or str(facts.folder.path),
         state=states.get(facts.state, _UNFINISHED if facts.state == "unfinished" else facts.state),
-        went_well=facts.state in _WELL,
+        went_well=trial_state(facts.state).is_final,
         metric=facts.metric,
         best=numbers.metric(facts.best),
         where=_where(facts),

@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tune_smp.choices.metrics import METRICS
-from tune_smp.choices.trial_states import may_be_best
+from tune_smp.choices.states import may_be_best
 from tune_smp.errors import DataError
 from tune_smp.results.folder import RunFolder, read_csv, read_json
 from tune_smp.results.leaderboard import TrialRow, number, read_trials, whole_number
 
 Content = TypeVar("Content")
-
-FAILURES = ("failed", "diverged")
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from tune_smp.choices.states import trial_state
 from tune_smp.results.leaderboard import TrialRow
-from tune_smp.results.report.facts import FAILURES, Curve
+from tune_smp.results.report.facts import Curve
 from tune_smp.results.report.svg import PAINTS, drawing, inline
 
 MOST_CURVES = 300  # more are a grey carpet, and megabytes
@@ -98,15 +99,18 @@ def _plot_background(
     thin = 0.9 if len(lines) <= 60 else 0.6
     x, y = _joined([lines[trial] for trial in lines if trial not in front])
     axes.plot(x, y, color=PAINTS["other"], linewidth=thin, alpha=0.75 if len(lines) <= 60 else 0.5)
-    for marker, states in (("o", None), ("|", ("pruned",)), ("x", FAILURES)):
-        others = {"pruned", *FAILURES}
-        of_kind = [t for t in lines if (rows[t].state in states if states else rows[t].state not in others)]
-        ends = [_end(lines[trial]) for trial in of_kind if trial not in front]
+    for marker in ("o", "|", "x"):
+        ends = [_end(line) for trial, line in lines.items() if trial not in front and _marker(rows[trial]) == marker]
         x, y = [x for x, _ in ends], [y for _, y in ends]
         size, edge = _size(len(lines)), 0.0 if marker == "o" else 1.3
         axes.plot(
             x, y, marker, color=PAINTS["other"], markersize=size if marker == "o" else size + 2, markeredgewidth=edge
         )
+
+
+def _marker(row: TrialRow) -> str:
+    """How a trial ended: well, pruned, or with nothing worth exporting."""
+    return "x" if trial_state(row.state).went_wrong else "|" if row.state == "pruned" else "o"
 
 
 def _size(count: int) -> float:

@@ -6,10 +6,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tune_smp.choices.states import trial_state
 from tune_smp.errors import listing
 from tune_smp.results.leaderboard import TrialRow, number
 from tune_smp.results.report import numbers
-from tune_smp.results.report.facts import FAILURES, Facts
+from tune_smp.results.report.facts import Facts
 
 SHORT, LONG = 160, 1200  # characters of a reason in the table and in the list of failures
 
@@ -104,7 +105,7 @@ def failures(facts: Facts) -> tuple[Failure, ...]:
     """The failed and the diverged trials by their reason, the most frequent first."""
     groups: dict[tuple[str, str], list[int]] = defaultdict(list)
     for row in facts.trials:
-        if row.state in FAILURES:
+        if trial_state(row.state).went_wrong:
             groups[row.state, row.reason].append(row.number)
     return tuple(
         Failure(state, _cut(reason, LONG) or "no reason was recorded", len(members), listing(members_text(members)))
