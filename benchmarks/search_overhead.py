@@ -1,6 +1,6 @@
 """What a search costs beyond Ray Tune and Optuna themselves.
 
-Times ``run_search`` (study, searcher, watcher, histories, trials.csv, checkpoints of the best kept) against bare Ray
+Times ``run_trials`` (study, searcher, watcher, histories, trials.csv, checkpoints of the best kept) against bare Ray
 Tune with ``OptunaSearch``, on trials that do nothing: their metric is a pure function of the point and the epoch. Both
 sides have the same space, sampler, journal, scheduler, retries and checkpoints, on two cores with two trials at once;
 they take turns, and the ratio is that of the medians. ``--alone`` times our side once, and tells the driver's memory on
@@ -30,22 +30,23 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 from rich.console import Console
+from typing_extensions import override
 
 from tune_smp.results.folder import RunFolder
-from tune_smp.search import search_tuner
-from tune_smp.search.checkpoints import trial_folder
+from tune_smp.search import tuner
+from tune_smp.search.checkpoints import BestKept, trial_folder
 from tune_smp.search.cluster import local_ray
+from tune_smp.search.display import Display
 from tune_smp.search.first_points import default_values
-from tune_smp.search.live_table import SearchProgress
-from tune_smp.search.outcome import TrialRecord
+from tune_smp.search.listeners import Listener
 from tune_smp.search.pruning import EPOCH, METRIC, build_scheduler
 from tune_smp.search.sampler import build_sampler
-from tune_smp.search.search_tuner import SearchPlan, run_search
 from tune_smp.search.space_file import parse_space
-from tune_smp.search.study import AskedTrial, Study
+from tune_smp.search.study import Study
 from tune_smp.search.trainable import CHECKPOINT_NAME, TrialConfig
-from tune_smp.search.tuner import CHECKPOINTS_KEPT, RETRIES
-from tune_smp.workflows.trials import _FolderKeeper
+from tune_smp.search.trial_record import AskedTrial, TrialRecord
+from tune_smp.search.tuner import CHECKPOINTS_KEPT, RETRIES, SearchPlan, run_trials
+from tune_smp.workflows.trials import FolderKeeper, TableKeeper
 
 LIMIT = 1.15  # the aim: at most 15 % on top
 EPOCHS, GRACE_PERIOD, REDUCTION_FACTOR, CORES = 9, 1, 3.0, 2
@@ -85,7 +86,7 @@ class Cost:
 def main() -> None:
     options = parse()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
-    search_tuner.SmpTrainable = NoTraining  # type: ignore[attr-defined]  # the one thing that is left out
+    tuner.SmpTrainable = NoTraining  # type: ignore[attr-defined]  # the one thing that is left out
     with local_ray(device="cpu"), tempfile.TemporaryDirectory() as folder:
         if options.alone:
             alone(options.trials, Path(folder))
@@ -154,11 +155,12 @@ def as_result(epoch: int, metric: float) -> dict[str, Any]:
         "trial_epoch": epoch,
         "run_seconds": 0.01 * epoch,
         "notes": (),
+        "used": {"batchSize": 16},
         "done": epoch == EPOCHS,
     }
 
 
-def ours(trials: int, path: Path, keeper: type[_FolderKeeper] = _FolderKeeper) -> Cost:
+def ours(trials: int, path: Path, *more: Listener) -> Cost:
     """A search as the workflow does it, on a terminal that is none."""
     folder, space = RunFolder(path), parse_space(SPACE, name="bench").with_flags(REQUIRED)
     path.mkdir()
@@ -172,9 +174,14 @@ def ours(trials: int, path: Path, keeper: type[_FolderKeeper] = _FolderKeeper) -
     study.begin([default_values(space)])
     plan = SearchPlan(trials=trials, scheduler=scheduler(), storage=path, name=folder.trials.name, room=lambda: CORES)
     with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
-        progress = SearchProgress(Console(file=nowhere), metric_name="IoU", num_trials=trials)
+        progress = Display(Console(file=nowhere), metric_name="IoU", num_trials=trials)
         with progress:
-            ending = run_search(study, plan, configured(path), keeper(study, folder, space, progress))
+            keepers = [
+                BestKept(folder.trials),
+                FolderKeeper(folder, folder.trial_history),
+                TableKeeper(study, folder, space.searched),
+            ]
+            ending = run_trials(study, plan, configured(path), [*keepers, progress, *more])
     took = elapsed(started)
     assert ending == "completed", ending
     records = study.records()
@@ -290,18 +297,22 @@ def told(cost: Cost) -> str:
     return f"{pace}; {cost.trials} trials, {cost.pruned} pruned, {cost.epochs} epochs"
 
 
-class MemoryTeller(_FolderKeeper):
+class MemoryTeller(Listener):
     """Prints the driver's memory every so many trials."""
 
+    def __init__(self) -> None:
+        self._ended = 0
+
+    @override
     def trial_ended(self, record: TrialRecord, traceback: str) -> None:
-        super().trial_ended(record, traceback)
-        if (ended := self._study.ended()) % TELL_MEMORY_EVERY == 0:
-            print(f"{ended} trials: {resident_mb():.0f} MB", flush=True)
+        self._ended += 1
+        if self._ended % TELL_MEMORY_EVERY == 0:
+            print(f"{self._ended} trials: {resident_mb():.0f} MB", flush=True)
 
 
 def alone(trials: int, folder: Path) -> None:
     print(f"at the start: {resident_mb():.0f} MB")
-    print(told(ours(trials, folder / "ours", keeper=MemoryTeller)))
+    print(told(ours(trials, folder / "ours", MemoryTeller())))
 
 
 def resident_mb() -> float:

@@ -61,7 +61,7 @@ LIGHT_DATA = (
     "synthetic",
 )
 # A usage error in a search space answers before torch, Ray and Optuna are loaded.
-LIGHT_SEARCH = ("space", "space_file", "space_checks", "outcome")
+LIGHT_SEARCH = ("space", "space_file", "space_checks", "trial_record", "ledger", "listeners", "lines", "space_records", "space_values")
 HEAVY = ("torch", "torchvision", "segmentation_models_pytorch", "timm", "ray", "optuna")
 
 FORBIDDEN_NAMES = frozenset({"utils", "util", "helpers", "helper", "common", "misc"})

@@ -90,7 +90,7 @@ def _failed_by_the_system(error: OSError, arguments: Sequence[str]) -> int:
     problem = Problem(
         f"the disk takes no more: {error.strerror}",
         where=str(error.filename or ""),
-        fix="free some space, then go on with: tune-smp resume OUTPUT_DIR",
+        fix="free some space, then resume with: tune-smp resume OUTPUT_DIR",
     )
     return _failed(str(problem), ResourceError.exit_code, arguments)
 
@@ -389,7 +389,7 @@ class Command:
 COMMANDS: Mapping[str, Command] = {
     "train": Command("train one fixed configuration", _train),
     "search": Command("search for the best model over architectures, encoders, optimizers, losses, numbers", _search),
-    "resume": Command("OUTPUT_DIR: go on with an interrupted train or search, in place", _resume),
+    "resume": Command("OUTPUT_DIR: resume an interrupted train or search, in place", _resume),
     "predict": Command("exported model + images -> label images", _predict),
     "check": Command("look at a collection and say what is wrong with it, before anything is trained", _check),
     "report": Command("OUTPUT_DIR: (re)write report.html", _report),

@@ -9,7 +9,7 @@ from pathlib import Path
 from tune_smp import workflows
 from tune_smp.data.synthetic import write_nuclei
 from tune_smp.results.folder import RunFolder
-from tune_smp.results.summary import SearchSummary
+from tune_smp.results.summary import Summary
 from tune_smp.settings.predict import PredictSettings
 from tune_smp.settings.search import SearchSettings
 
@@ -19,7 +19,7 @@ SEEN, UNSEEN = 32, 4  # images for training and validation; images that only `pr
 TRIALS, EPOCHS, STEPS, TILE_SIZE = 8, 4, 15, 64  # px
 
 
-def demonstrate(folder: Path) -> SearchSummary:
+def demonstrate(folder: Path) -> Summary:
     """Write ``data/``, ``search/`` and ``masks/`` into ``folder`` and say where to look."""
     seen, unseen = folder / "data" / "seen", folder / "data" / "unseen"
     write_nuclei(seen, count=SEEN, seed=0)
@@ -55,7 +55,7 @@ def _settings(data: Path, output: Path) -> SearchSettings:
     )
 
 
-def _say_where_to_look(folder: Path, summary: SearchSummary) -> None:
+def _say_where_to_look(folder: Path, summary: Summary) -> None:
     say = workflows.console.print
     run = RunFolder(folder / "search")
     say("")

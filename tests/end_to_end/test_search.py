@@ -18,7 +18,7 @@ from tune_smp.cli import main
 from tune_smp.results.folder import RunFolder, read_csv, read_json
 from tune_smp.search.space_file import parse_space
 from tune_smp.settings.search import SearchSettings
-from tune_smp.workflows.trials import _open_study
+from tune_smp.workflows.searching import open_study
 
 Arguments = Callable[..., Sequence[str]]
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -151,6 +151,24 @@ def test_a_train_is_not_extended(undisturbed: Finished, capsys: pytest.CaptureFi
     assert "this folder holds a train" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_a_search_of_one_trial_is_a_train(
+    undisturbed: Finished, tune_smp: Command, nuclei: Path, arguments_of_train: Arguments, tmp_path: Path
+) -> None:
+    trained, _ = undisturbed
+    space = tmp_path / "space.yaml"
+    space.write_text("search:\n  learningRate: {low: 1e-4, high: 1e-1, log: true}\n")
+    found, cores = tmp_path / "found", len(os.sched_getaffinity(0))
+    words = arguments_of_train(nuclei, found, "--maxEpochs=4", "--stepsPerEpoch=12", "--seed=5")[1:]
+    done = tune_smp("search", *words, f"--searchSpace={space}", "--numTrials=1", f"--cpusPerTrial={cores}")
+    assert done.returncode == 0, done.stderr
+    histories = [read_csv(trained / "history.csv"), read_csv(found / "trials" / "histories" / "trial_00000.csv")]
+    one, other = ([{**row, "seconds": ""} for row in rows] for rows in histories)
+    assert one == other
+    weights = [folder / "model" / "model.safetensors" for folder in (trained, found)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
 def test_spaces_are_shown(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", "spaces", "--json"]) == 0
     names = [space["name"] for space in json.loads(capsys.readouterr().out)]
@@ -220,7 +238,7 @@ def test_a_warm_start_says_how_many_trials_it_takes(
     given = SearchSettings.from_flags({**folders, **patterns, "warmStart": str(earlier)})
     text = "search: {learningRate: {low: 1e-4, high: 1e-2, log: true}}"
     space = parse_space(text, name="own.yaml").with_flags(given.given_run_flags())
-    _open_study(given, space, RunFolder(tmp_path), concurrency=1)
+    open_study(given, space, RunFolder(tmp_path), concurrency=1)
     assert re.search(note, capsys.readouterr().out)
 
 
@@ -256,7 +274,7 @@ def test_a_time_budget_ends_a_search_that_has_a_result(
     output = tmp_path / "out"
     done = tune_smp(*arguments_of_search(nuclei, output, "--timeBudget=40"))
     assert done.returncode == 0, done.stderr
-    assert f"the time budget is used up; go on with: tune-smp resume {output}" in done.stdout
+    assert f"the time budget is used up; resume with: tune-smp resume {output}" in done.stdout
     folder = search_folder(output)
     assert folder.summary["state"] == "out_of_time"
     assert folder.summary["seconds"] < 120

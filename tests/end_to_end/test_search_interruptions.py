@@ -203,7 +203,7 @@ def test_15_16_22_a_search_goes_on_after_whatever_ended_it(begin: Begin, capsys:
         printed, errors = end_in_order(program, signal.SIGTERM)
     assert program.returncode == 130, errors
     assert printed.count("stopping after the epochs under way") == 1
-    assert f"go on with: tune-smp resume {output}" in errors
+    assert f"resume with: tune-smp resume {output}" in errors
     assert search.folder.summary["state"] == "interrupted"
     assert (search.folder.path / "model" / "model.safetensors").exists(), "the best so far is exported"
 
@@ -223,7 +223,7 @@ def test_16_a_time_budget_that_is_over_before_the_first_result(begin: Begin) -> 
         _, errors = end_in_order(program)
     assert program.returncode == 4, errors
     assert "the time was over before any trial had a result" in errors
-    assert f"go on with: tune-smp resume {search.folder.path}" in errors
+    assert f"resume with: tune-smp resume {search.folder.path}" in errors
     with search.session("--timeBudget=1h") as program:
         _, errors = program.communicate(timeout=200)
     assert program.returncode == 0, errors
@@ -233,7 +233,7 @@ def test_16_a_time_budget_that_is_over_before_the_first_result(begin: Begin) -> 
 def test_16_ctrl_c_tells_how_to_go_on_once_there_is_something(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), claimed(tmp_path / "out"):
         raise KeyboardInterrupt
-    with pytest.raises(InterruptedRunError, match="go on with: tune-smp resume"), claimed(tmp_path / "out") as folder:
+    with pytest.raises(InterruptedRunError, match="resume with: tune-smp resume"), claimed(tmp_path / "out") as folder:
         write_json(folder.settings, {})
         raise KeyboardInterrupt
     with claimed(tmp_path / "out"):
@@ -302,7 +302,7 @@ def test_16_signals_end_a_search_in_order(signals: Sequence[signal.Signals], pau
         search.wait_for_epochs(2, program)
         _, errors = end_in_order(program, *signals, pause=pause)
     assert program.returncode == 130, errors
-    assert f"go on with: tune-smp resume {search.folder.path}" in errors
+    assert f"resume with: tune-smp resume {search.folder.path}" in errors
     assert "Traceback" not in errors
     assert set(search.folder.told_as().values()) <= {"WAITING", "COMPLETE", "PRUNED"}
     with search.session() as program:
@@ -326,7 +326,7 @@ def test_16_signals_while_it_starts(seconds: float, stop: signal.Signals, begin:
         time.sleep(seconds)
         _, errors = end_in_order(program, stop)
     assert program.returncode == 130, errors
-    assert f"go on with: tune-smp resume {search.folder.path}" in errors
+    assert f"resume with: tune-smp resume {search.folder.path}" in errors
     assert "Traceback" not in errors
 
 
@@ -362,7 +362,7 @@ def test_16_a_signal_at_the_export(begin: Begin) -> None:
     with search.session() as program:
         _, errors = end_in_order(program)
     assert program.returncode == 130, errors
-    assert f"go on with: tune-smp resume {search.folder.path}" in errors
+    assert f"resume with: tune-smp resume {search.folder.path}" in errors
     assert search.folder.told_as() == {0: "COMPLETE"}
     with search.session() as program:
         _, errors = program.communicate(timeout=100)

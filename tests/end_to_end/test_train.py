@@ -79,6 +79,7 @@ def refuse(*args, **kwargs):
 socket.socket.connect = refuse
 socket.create_connection = refuse
 import numpy, segmentation_models_pytorch, torch
+torch.set_num_threads(int(sys.argv[4]))  # another number adds in another order
 model = segmentation_models_pytorch.from_pretrained(sys.argv[1]).eval()
 with torch.inference_mode():
     logits = model(torch.from_numpy(numpy.load(sys.argv[2])))
@@ -106,6 +107,7 @@ def test_the_exported_model_loads_anywhere_with_the_logits_of_the_best_epoch(
             str(output / "model"),
             str(tmp_path / "images.npy"),
             str(tmp_path / "l.npy"),
+            str(torch.get_num_threads()),
         ],
         check=True,
         cwd=tmp_path,

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tune_smp.search.checkpoints import BestKept, keep_newest, newest_of_trial, newest_whole, trial_folder
-from tune_smp.search.outcome import TrialRecord, best_of
 from tune_smp.search.trainable import CHECKPOINT_NAME
+from tune_smp.search.trial_record import TrialRecord, best_of
 from tune_smp.training import checkpoint
 
 

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tune_smp.search.first_points import MOST_EARLIER_POINTS, default_values, earlier_values, nearest_value
-from tune_smp.search.outcome import TrialRecord
 from tune_smp.search.space import Domain, Range, Scalar, SearchSpace, flag_of, values_by_flag
 from tune_smp.search.space_file import named_spaces, parse_space, read_space
+from tune_smp.search.trial_record import TrialRecord
 from tune_smp.settings.run import RunSettings
 
 REQUIRED = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,15 +15,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ray.tune.schedulers import TrialScheduler
+from typing_extensions import override
 
-from tune_smp.search.checkpoints import BestKept
-from tune_smp.search.outcome import TrialRecord
+from tune_smp.search.listeners import Listener
 from tune_smp.search.pruning import EPOCH, METRIC, build_scheduler, default_grace_period, remember, replay
 from tune_smp.search.sampler import build_sampler
-from tune_smp.search.search_tuner import _Watcher
 from tune_smp.search.space_file import parse_space
 from tune_smp.search.stopping import LastEpochs
 from tune_smp.search.study import Study
+from tune_smp.search.trial_record import TrialRecord
+from tune_smp.search.tuner import _Watcher
 
 NAMES = ("asha", "median", "none")
 REQUIRED = {
@@ -186,19 +187,12 @@ def test_the_grace_covers_the_warm_up() -> None:
 
 
 @dataclass
-class Told:
+class Told(Listener):
     """A listener that keeps the records of trials that ended."""
 
     ended: list[TrialRecord] = field(default_factory=list)
 
-    def started(self, number: int, flags: Mapping[str, Any], max_epochs: int) -> None: ...
-
-    def epoch_ended(self, number: int, result: Mapping[str, Any]) -> None: ...
-
-    def requeued(self, number: int) -> None: ...
-
-    def stopping(self) -> None: ...
-
+    @override
     def trial_ended(self, record: TrialRecord, traceback: str) -> None:
         self.ended.append(record)
 
@@ -208,7 +202,7 @@ def test_a_trial_that_ends_by_itself_is_never_pruned(tmp_path: Path, stop: str |
     """The poorest of all, at the last rung: its own word counts, which Ray reads before it asks the scheduler."""
     study = _study(tmp_path)
     told = Told()
-    watcher = _Watcher(study, told, BestKept(tmp_path), LastEpochs())
+    watcher = _Watcher(study, [told], LastEpochs(), storage=tmp_path)
     asked = study.ask()
     trial = SimpleNamespace(
         trial_id="0",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typing_extensions import override
 
 from tune_smp.data.collection import find_pairs
 from tune_smp.data.split import Region, write_split
@@ -14,8 +16,13 @@ from tune_smp.data.store import open_or_build
 from tune_smp.data.synthetic import write_nuclei
 from tune_smp.errors import DataError, Problem, ResourceError
 from tune_smp.search.cluster import local_ray
+from tune_smp.search.failures import failure_reason
+from tune_smp.search.ledger import SingleTrial
+from tune_smp.search.listeners import Listener
+from tune_smp.search.pruning import no_scheduler
 from tune_smp.search.trainable import SmpTrainable, TrialConfig, _as_plain, refusal_from_plain
-from tune_smp.search.tuner import failure_reason, run_single
+from tune_smp.search.trial_record import TrialRecord
+from tune_smp.search.tuner import SearchPlan, run_trials
 from tune_smp.settings.run import RunSettings
 
 
@@ -29,26 +36,67 @@ def test_a_gpu_that_is_not_there_is_refused(tmp_path: Path) -> None:
     assert error.value.exit_code == 5
 
 
+class Heard(Listener):
+    """What a listener hears of one trial."""
+
+    def __init__(self) -> None:
+        self.epochs: list[int] = []
+        self.ended: list[TrialRecord] = []
+        self.ending = ""
+
+    @override
+    def epoch_ended(self, number: int, result: Mapping[str, Any]) -> None:
+        self.epochs.append(result["epoch"])
+
+    @override
+    def trial_ended(self, record: TrialRecord, traceback: str) -> None:
+        self.ended.append(record)
+
+    @override
+    def search_ended(self, ending: str) -> None:
+        self.ending = ending
+
+
+def run_alone(config: TrialConfig, storage: Path, listener: Listener) -> str:
+    """Run one trial under a real Ray."""
+    settings = RunSettings.from_json(config.settings)
+    plan = SearchPlan(1, no_scheduler(), storage=storage, name="trials", room=lambda: 1)
+    with local_ray(device="cpu"):
+        return run_trials(SingleTrial(settings), plan, lambda _: config, [listener])
+
+
+def test_a_listener_hears_everything_of_the_one_trial(tmp_path: Path) -> None:
+    heard = Heard()
+    assert run_alone(_tiny_trial(tmp_path), tmp_path, heard) == heard.ending == "completed"
+    assert heard.epochs == [1, 2]
+    (record,) = heard.ended
+    assert (record.number, record.state, record.epochs, record.error) == (0, "completed", 2, None)
+    kept = sorted(path.parent.name for path in tmp_path.glob("trials/trial_00000_*/checkpoint_*/checkpoint.pth"))
+    assert kept == ["checkpoint_000000", "checkpoint_000001"]
+
+
 def test_an_error_of_ours_comes_back_whole_and_is_not_tried_again(tmp_path: Path) -> None:
     config = dataclasses.replace(_tiny_trial(tmp_path), split=tmp_path / "no split")
-    epochs: list[object] = []
-    with local_ray(device="cpu"):
-        outcome = run_single(config, storage=tmp_path, name="trials", on_epoch=epochs.append, on_stop=lambda: None)
-    assert outcome.state == "failed"
-    assert isinstance(outcome.refusal, DataError)
-    assert "no split" in str(outcome.refusal)
-    assert epochs == []
+    heard = Heard()
+    run_alone(config, tmp_path, heard)
+    (record,) = heard.ended
+    assert record.state == "failed"
+    assert isinstance(record.error, DataError)
+    assert "no split" in str(record.error)
+    assert heard.epochs == []
     assert not list(tmp_path.glob("trials/**/error.txt")), "Ray saw no failure, so it did not try again"
 
 
 def test_an_error_of_ours_in_the_driver_is_raised_as_it_is(tmp_path: Path) -> None:
     """A full disk, met while history.csv is written: Ray alone would make a TuneError with a traceback in it."""
 
-    def no_space(_: object) -> None:
-        raise ResourceError(Problem("cannot write the file: No space left on device", "history.csv"))
+    class Full(Listener):
+        @override
+        def epoch_ended(self, number: int, result: Mapping[str, Any]) -> None:
+            raise ResourceError(Problem("cannot write the file: No space left on device", "history.csv"))
 
-    with local_ray(device="cpu"), pytest.raises(ResourceError, match="No space left") as error:
-        run_single(_tiny_trial(tmp_path), storage=tmp_path, name="trials", on_epoch=no_space, on_stop=lambda: None)
+    with pytest.raises(ResourceError, match="No space left") as error:
+        run_alone(_tiny_trial(tmp_path), tmp_path, Full())
     assert error.value.exit_code == 5
 
 
@@ -101,7 +149,7 @@ def _tiny_trial(folder: Path) -> TrialConfig:
     store = open_or_build(collection, mode="binary", cache_dir=folder / "cache")
     regions = [Region(0, 0, 32, 0, 32, "train"), Region(1, 0, 32, 0, 32, "validation")]
     write_split(folder / "split.csv", regions, store.collection)
-    return TrialConfig(settings.to_json(), store=store.path, split=folder / "split.csv")
+    return TrialConfig(settings.to_json(), store=store.path, split=folder / "split.csv", number=0)
 
 
 def test_a_refusal_travels_as_plain_values() -> None:

@@ -15,6 +15,11 @@ class Metric:
     key: str
     summary: str
 
+    @property
+    def column(self) -> str:
+        """Its column in history.csv."""
+        return f"val_{self.key}"
+
 
 _ROWS = (
     Metric("IoU", "iou", "intersection over union: tp / (tp + fp + fn)"),

@@ -161,7 +161,7 @@ def start_afresh(folder: RunFolder, *, overwrite: bool) -> None:
         problem = Problem(
             f"outputDir holds a run that {'failed' if folder.state() == 'failed' else 'was interrupted'}",
             f"--outputDir {folder.path}",
-            f"go on with it: tune-smp resume {shlex.quote(str(folder.path))}; or pass --overwrite to start again",
+            f"resume it: tune-smp resume {shlex.quote(str(folder.path))}; or pass --overwrite to start again",
         )
     raise SettingsError(problem)
 
@@ -201,7 +201,7 @@ def claimed(path: Path) -> Iterator[RunFolder]:
         yield folder
     except KeyboardInterrupt as error:
         if folder.is_started() and not folder.is_finished():
-            go_on = f"go on with: tune-smp resume {shlex.quote(str(folder.path))}"
+            go_on = f"resume with: tune-smp resume {shlex.quote(str(folder.path))}"
             raise InterruptedRunError(Problem("interrupted", str(folder.path), go_on)) from error
         raise
     finally:

@@ -20,52 +20,28 @@ DECISIVE = ("torch", "segmentation-models-pytorch", "timm", "ray", "optuna", "nu
 
 
 @dataclass(frozen=True, slots=True)
-class RunSummary:
-    """How a run ended.
+class Summary:
+    """How a run or a search ended.
 
-    ``state`` is completed, early_stopped, diverged, failed or interrupted; ``best_metric`` is the validation metric of
-    ``best_epoch``, whose weights are in ``model``, and ``class_iou`` the IoU of each class then; ``evaluated_metric``
-    was measured on the exported model; ``trials`` counts trials by state; ``reason`` says what ended a run that failed.
+    ``command`` is train or search. ``state``: of a train completed, early_stopped, diverged, failed or interrupted; of
+    a search completed, out_of_time, interrupted or failed (no trial gave a model). ``best_metric`` is the validation
+    metric of ``best_epoch`` of ``best_trial``, whose weights are in ``model``, and ``class_iou`` the IoU of each class
+    then; ``evaluated_metric`` was measured on the exported model; ``default_metric`` is that of trial 0 of a search,
+    the plain default. ``trials`` counts trials by state; ``epochs`` were run, ``epochs_saved`` were not, by ending
+    trials early. ``importances`` are shares of the searched flags in the differences between trials; ``reproduce`` is
+    the command that trains the best trial again; ``reason`` says why there is no model.
     """
 
     command: str
     state: str
     metric: str
-    best_metric: float | None
-    best_epoch: int | None
-    epochs: int
-    model: str | None
-    seconds: float
-    class_iou: dict[str, float | None]
-    trials: dict[str, int]
-    reason: str | None = None
-    evaluated_metric: float | None = None
-
-    def write(self, folder: RunFolder) -> None:
-        """Write summary.json."""
-        write_json(folder.summary, asdict(self))
-
-
-@dataclass(frozen=True, slots=True)
-class SearchSummary:
-    """How a search ended.
-
-    ``state`` is completed, out_of_time, interrupted or failed (no trial gave a model). ``best_metric`` is the
-    validation metric of ``best_epoch`` of ``best_trial``, whose weights are in ``model``; ``default_metric`` that of
-    trial 0, the plain default; ``evaluated_metric`` was measured on the exported model. ``trials`` counts trials by
-    state; ``epochs`` were run, ``epochs_saved`` were not, by ending trials early. ``importances`` are shares of the
-    searched flags in the differences between trials; ``reproduce`` is the command that trains the best trial again.
-    """
-
-    state: str
-    metric: str
-    best_metric: float | None
-    best_epoch: int | None
-    best_trial: int | None
-    default_metric: float | None
-    trials: dict[str, int]
-    epochs: int
-    epochs_saved: int
+    best_metric: float | None = None
+    best_epoch: int | None = None
+    best_trial: int | None = None
+    default_metric: float | None = None
+    trials: dict[str, int] = field(default_factory=dict)
+    epochs: int = 0
+    epochs_saved: int = 0
     evaluated_metric: float | None = None
     model: str | None = None
     class_iou: dict[str, float | None] = field(default_factory=dict)
@@ -76,11 +52,11 @@ class SearchSummary:
 
     def write(self, folder: RunFolder) -> None:
         """Write summary.json."""
-        write_json(folder.summary, {"command": "search", **asdict(self)})
+        write_json(folder.summary, asdict(self))
 
 
 @contextlib.contextmanager
-def noting_interruption(folder: RunFolder, summary: Callable[[], RunSummary | SearchSummary]) -> Iterator[None]:
+def noting_interruption(folder: RunFolder, summary: Callable[[], Summary]) -> Iterator[None]:
     """Leave a summary behind, the ``summary`` of an interruption, where the block is left at once by a second Ctrl-C.
 
     One that is there is kept: that of an earlier session, which was interrupted too.

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import override
+
 from tune_smp.errors import DataError
-from tune_smp.search.outcome import TrialRecord, best_of
+from tune_smp.search.listeners import Listener
 from tune_smp.search.trainable import CHECKPOINT_NAME
+from tune_smp.search.trial_record import TrialRecord, best_of
 from tune_smp.training import checkpoint
 
 logger = logging.getLogger(__name__)
@@ -55,7 +58,7 @@ def trial_folder(number: int) -> str:
     return f"trial_{number:05d}_"
 
 
-class BestKept:
+class BestKept(Listener):
     """Keeps the checkpoints of the best few trials that ended, so that a search of any length fits on the disk."""
 
     MOST = 3
@@ -63,6 +66,10 @@ class BestKept:
     def __init__(self, trials: Path) -> None:
         self.trials = trials
         self._kept: list[TrialRecord] = []
+
+    @override
+    def trial_ended(self, record: TrialRecord, traceback: str) -> None:
+        self.ended(record)
 
     def ended(self, *records: TrialRecord) -> None:
         """Remove the checkpoints of these trials, or those of the ones whose places they take."""

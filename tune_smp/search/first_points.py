@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tune_smp.search.outcome import TrialRecord, best_of
 from tune_smp.search.space import FLAGS, Domain, Point, Range, Scalar, SearchSpace, flag_of, values_by_flag
+from tune_smp.search.trial_record import TrialRecord, best_of
 from tune_smp.settings.run import RunSettings
 
 # Of an earlier search: enough to bring its best regions along, few enough to leave room for new ones.

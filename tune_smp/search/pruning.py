@@ -9,8 +9,8 @@ from typing import Any
 
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
-from tune_smp.search.outcome import TrialRecord
 from tune_smp.search.space import SearchSpace
+from tune_smp.search.trial_record import TrialRecord
 
 METRIC, EPOCH = "best_metric", "trial_epoch"
 """Keys of a result: the scheduler judges the best metric so far after so many epochs of this trial."""
@@ -86,6 +86,11 @@ def build_scheduler(name: str, *, most_epochs: int, grace_period: int, reduction
             time_attr=EPOCH, metric=METRIC, mode="max", grace_period=grace_period, min_time_slice=math.inf
         )
         return rule
+    return no_scheduler()
+
+
+def no_scheduler() -> TrialScheduler:
+    """Every trial runs to its own end."""
     return FIFOScheduler()
 
 

@@ -10,7 +10,6 @@ import contextlib
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -20,24 +19,13 @@ from optuna.trial import FrozenTrial, TrialState
 from tune_smp.choices.states import trial_state
 from tune_smp.errors import DataError, Problem, SettingsError
 from tune_smp.search.journal import JournalFile, mend
-from tune_smp.search.outcome import TrialRecord
-from tune_smp.search.space import Domain, Point, Range, Scalar, SearchSpace, values_by_flag
-from tune_smp.settings.run import RunSettings
+from tune_smp.search.space import Domain, Range, Scalar, SearchSpace, values_by_flag
+from tune_smp.search.trial_record import AskedTrial, TrialRecord
 
 OUTCOME = "outcome"
 MAX_EPOCHS = "max_epochs"
 # PED-ANOVA compares the best tenth of the trials with all of them; of fewer than this it says nothing.
 FEWEST_FOR_IMPORTANCE = 4
-
-
-@dataclass(frozen=True, slots=True)
-class AskedTrial:
-    """A trial to be run: a new one, or one that an earlier session began; ``curve`` is what that one reported."""
-
-    number: int
-    settings: RunSettings
-    flags: Point
-    curve: tuple[float, ...]
 
 
 class Study:

@@ -147,6 +147,11 @@ class SearchSettings(RunSettings):
         return self.num_trials or (MOST_TRIALS if self.time_budget else DEFAULT_TRIALS)
 
     @property
+    def is_ended_by_time_alone(self) -> bool:
+        """Whether nobody asked for a number of trials: then it is a limit, and nothing to wait for."""
+        return self.time_budget is not None and self.num_trials is None
+
+    @property
     def time_budget_s(self) -> float | None:
         """The time budget in seconds."""
         return seconds_of(self.time_budget) if self.time_budget else None

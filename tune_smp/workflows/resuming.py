@@ -9,19 +9,19 @@ from typing import Any
 from tune_smp.errors import Problem, SettingsError
 from tune_smp.results.folder import RunFolder, claimed, read_json, write_json
 from tune_smp.results.logs import logged
-from tune_smp.results.summary import RunSummary, SearchSummary
+from tune_smp.results.summary import Summary
 from tune_smp.settings.run import RunSettings
 from tune_smp.settings.search import SearchSettings
 from tune_smp.workflows.delivery import require_onnx, write_onnx
 from tune_smp.workflows.preparation import reopen, tell
-from tune_smp.workflows.searching import run as run_search
-from tune_smp.workflows.searching import settings_record, stored_space, with_fixed
-from tune_smp.workflows.training import run as run_training
+from tune_smp.workflows.road import run_task
+from tune_smp.workflows.searching import SpaceSearch, settings_record, stored_space, with_fixed
+from tune_smp.workflows.training import FixedRun
 
 
 def resume(
     output_dir: Path, *, num_trials: int | None = None, time_budget: str | None = None, **dashboard: Any
-) -> RunSummary | SearchSummary | None:
+) -> Summary | None:
     """Go on with an interrupted run or search, in place; None when it had already come to its end.
 
     The settings, the split, the study and the newest whole checkpoints are those in the folder. ``num_trials``, more
@@ -31,7 +31,7 @@ def resume(
     if not RunFolder(output_dir).is_started():
         raise SettingsError(
             Problem(
-                "there is no run in this folder to go on with",
+                "there is no run in this folder to resume",
                 str(output_dir),
                 "name the --outputDir of a train or search",
             )
@@ -45,19 +45,19 @@ def resume(
         return _resume_run(folder, dashboard)
 
 
-def _resume_run(folder: RunFolder, dashboard: Mapping[str, Any]) -> RunSummary | None:
+def _resume_run(folder: RunFolder, dashboard: Mapping[str, Any]) -> Summary | None:
     settings = RunSettings.from_json(read_json(folder.settings)["settings"]).with_changes(**dashboard)
     require_onnx(settings)
     if folder.is_finished():
         tell([f"the run in {folder.path} is finished ({folder.state()}): nothing to resume"])
         write_onnx(settings, folder)
         return None
-    return run_training(settings, folder, reopen(settings, folder))
+    return run_task(FixedRun(settings, folder, reopen(settings, folder)))
 
 
 def _resume_search(
     folder: RunFolder, dashboard: Mapping[str, Any], *, num_trials: int | None, time_budget: str | None
-) -> SearchSummary | None:
+) -> Summary | None:
     record = read_json(folder.settings)
     settings = SearchSettings.from_json(record["settings"])
     settings = with_budget(settings, num_trials=num_trials, time_budget=time_budget)
@@ -72,7 +72,7 @@ def _resume_search(
     space = stored_space(record, settings)
     write_json(folder.settings, {**record, "settings": settings_record(settings, space)})
     settings = with_fixed(settings, space).with_changes(**dashboard)
-    return run_search(settings, space, folder, reopen(settings, folder))
+    return run_task(SpaceSearch(settings, folder, reopen(settings, folder), space))
 
 
 def with_budget(settings: SearchSettings, *, num_trials: int | None, time_budget: str | None) -> SearchSettings:
@@ -80,11 +80,10 @@ def with_budget(settings: SearchSettings, *, num_trials: int | None, time_budget
 
     Raises SettingsError where that is fewer trials than the search was started with.
     """
-    only_time_ends_it = settings.time_budget is not None and settings.num_trials is None
-    if num_trials is not None and num_trials < settings.planned_trials and not only_time_ends_it:
+    if num_trials is not None and num_trials < settings.planned_trials and not settings.is_ended_by_time_alone:
         problem = f"--numTrials can only be raised: the search was started with {settings.planned_trials}"
         raise SettingsError(Problem(problem, f"--numTrials {num_trials}", "pass more, or leave it out"))
     # Without a number of trials, a time budget alone would end the search.
-    kept = None if only_time_ends_it else settings.planned_trials
+    kept = None if settings.is_ended_by_time_alone else settings.planned_trials
     changes = {"num_trials": num_trials or kept, "time_budget": time_budget}
     return settings.with_changes(**{name: value for name, value in changes.items() if value is not None})

@@ -2,41 +2,50 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shlex
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+
+from typing_extensions import override
 
 from tune_smp.choices.states import trial_state
-from tune_smp.errors import InterruptedRunError, NoTrialSucceededError, Problem, ResourceError, listing
+from tune_smp.errors import NoTrialSucceededError, Problem, ResourceError, SettingsError, listing
 from tune_smp.results.folder import RunFolder, claimed, start_afresh
-from tune_smp.results.leaderboard import write_trials
 from tune_smp.results.logs import logged
-from tune_smp.results.summary import SearchSummary, noting_interruption, write_settings, write_used
-from tune_smp.search.outcome import TrialRecord, best_of
+from tune_smp.results.summary import Summary, write_settings
+from tune_smp.search.ledger import Ledger
 from tune_smp.search.space import ENCODER, FLAGS, MODEL, SearchSpace
 from tune_smp.search.space_checks import check_space
 from tune_smp.search.space_file import parse_space, read_space
 from tune_smp.search.space_records import as_json as space_as_json
+from tune_smp.search.trial_record import TrialRecord, best_of
 from tune_smp.settings.command_line import words_for
 from tune_smp.settings.run import RunSettings
 from tune_smp.settings.search import SearchSettings
-from tune_smp.workflows.delivery import class_iou, export, prove, require_onnx, write_onnx, write_report
+from tune_smp.workflows.delivery import require_onnx
 from tune_smp.workflows.preparation import PreparedData, console, prepare, tell
-from tune_smp.workflows.trials import earlier_records, run_trials, trials_folder
+from tune_smp.workflows.road import run_task
+from tune_smp.workflows.task import Best, Conclusion, Session, Task
+from tune_smp.workflows.trials import FolderKeeper, TableKeeper
 from tune_smp.workflows.weights import adopt_pretrained, check_pretrained, fetch_encoder_weights
 
 if TYPE_CHECKING:
     from tune_smp.search.checkpoints import SavedRun
+    from tune_smp.search.cluster import Node, Resources
+    from tune_smp.search.shares import TrialShare
+    from tune_smp.search.study import Study
+    from tune_smp.search.tuner import SearchPlan
 
+# How often a cluster's nodes are counted.
+NODES_EVERY_S = 5.0
 # What a trial's command line need not say: it does not change the numbers.
 NOT_REPRODUCED = ("overwrite", "debug", "dashboard", "dashboardHost", "dashboardPort", "cacheDir")
 
 
-def search(settings: SearchSettings) -> SearchSummary:
+def search(settings: SearchSettings) -> Summary:
     """Search the space, prune the poor trials, and export the best epoch of the best one.
 
     Raises SettingsError, DataError, ResourceError; NoTrialSucceededError when no trial gave a model;
@@ -56,7 +65,7 @@ def search(settings: SearchSettings) -> SearchSummary:
             _look_at_weights(space, data)
             write_settings(folder, "search", record, space=space_as_json(space))
             try:
-                return run(settings, space, folder, data)
+                return run_task(SpaceSearch(settings, folder, data, space))
             except ResourceError:
                 if not folder.study.exists():  # refused before the first trial: nothing has begun that could go on
                     folder.settings.unlink(missing_ok=True)
@@ -105,108 +114,171 @@ def _look_at_weights(space: SearchSpace, data: PreparedData) -> None:
     fetch_encoder_weights(settings)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Best:
-    """The best trial, and its newest checkpoint, which holds the weights of its best epoch."""
+class SpaceSearch(Task):
+    """Many trials of a search space."""
 
-    record: TrialRecord
-    saved: SavedRun
+    command = "search"
+    settings: SearchSettings
 
+    def __init__(self, settings: SearchSettings, folder: RunFolder, data: PreparedData, space: SearchSpace) -> None:
+        super().__init__(settings, folder, data)
+        self.space = space
+        self.address = settings.address
 
-def run(settings: SearchSettings, space: SearchSpace, folder: RunFolder, data: PreparedData) -> SearchSummary:
-    """Search to the end, or to where it is interrupted, and leave everything that is worth keeping in the folder."""
-    with noting_interruption(folder, lambda: _interrupted_at_once(settings)):
-        return _run(settings, space, folder, data)
+    @property
+    def storage(self) -> Path:
+        """Where Ray keeps the trials' files: a folder that every node sees."""
+        if self.settings.storage_path is None:
+            return self.folder.trials
+        # One folder per search: several may share a storage.
+        return self.settings.storage_path / f"{self.folder.path.name}-trials"
 
+    @override
+    def session(self, resources: Resources) -> Session:
+        from tune_smp.search.checkpoints import BestKept  # noqa: PLC0415  imports torch
+        from tune_smp.search.display import Display  # noqa: PLC0415
 
-def _interrupted_at_once(settings: SearchSettings) -> SearchSummary:
-    """What can be said in no time, without a model; the trials are in the study."""
-    return SearchSummary(
-        state="interrupted",
-        metric=settings.metric_name,
-        best_metric=None,
-        best_epoch=None,
-        best_trial=None,
-        default_metric=None,
-        trials={},
-        epochs=0,
-        epochs_saved=0,
-        reason="a second Ctrl-C ended it at once",
-    )
-
-
-def _run(settings: SearchSettings, space: SearchSpace, folder: RunFolder, data: PreparedData) -> SearchSummary:
-    started = time.monotonic()
-    ending, study = run_trials(settings, space, folder, data)
-    records = study.records()
-    write_trials(folder, [record.as_row() for record in records], searched=space.searched)
-    best = _best_saved(records, trials_folder(settings, folder))
-    summary = _summarise(settings, records, best, ending=ending)
-    if best is not None:
-        # Of the best trial; one that an older version stored does not say.
-        write_used(folder, best.saved.state.get("used", {}))
-        trial = space.settings(best.record.flags)
-        summary = dataclasses.replace(
-            summary,
-            evaluated_metric=_deliver(best, trial, folder, data),
-            model=str(folder.model),
-            class_iou=class_iou(best.saved.state, data.store.class_map.names),
-            importances=study.importances(),
-            reproduce=_reproduce(best, trial, folder),
+        share = self._share(resources)
+        study = open_study(self.settings, self.space, self.folder, concurrency=share.concurrency)
+        ended = [record for record in study.records() if trial_state(record.state).has_ended]
+        kept = BestKept(self.storage)
+        kept.ended(*ended)
+        display = Display(
+            console,
+            metric_name=self.settings.metric_name,
+            # With a time budget alone, their number is a limit that nobody asked for.
+            num_trials=None if self.settings.is_ended_by_time_alone else self.settings.planned_trials,
+            earlier=ended,
+            dashboard_url=resources.dashboard_url,
+            time_budget_s=self.settings.time_budget_s,
         )
-    summary = dataclasses.replace(summary, seconds=round(time.monotonic() - started, 1))
-    summary.write(folder)
-    write_report(folder, data, metric_name=settings.metric_name, device=settings.device)
-    write_onnx(settings, folder)
-    _conclude(summary, folder, records, images_pattern=settings.images_pattern)
-    return summary
+        keeper = FolderKeeper(self.folder, self.folder.trial_history)
+        table = TableKeeper(study, self.folder, self.space.searched)
+        return Session(share, study, self._plan(share), display, [kept, keeper, table])
 
+    def _share(self, resources: Resources) -> TrialShare:
+        """What a trial gets, after a look at whether it can be had."""
+        from tune_smp.search.preflight import check_nodes, check_resources  # noqa: PLC0415  imports ray
 
-def _summarise(
-    settings: SearchSettings, records: Sequence[TrialRecord], best: Best | None, *, ending: str
-) -> SearchSummary:
-    """Everything that the trials themselves say; what else there is to say, ``run`` adds."""
-    state = ending if best or ending == "interrupted" else "failed"
-    return SearchSummary(
-        state=state,
-        metric=settings.metric_name,
-        best_metric=best.saved.state["best_metric"] if best else None,
-        best_epoch=best.saved.state["best_epoch"] if best else None,
-        best_trial=best.record.number if best else None,
-        default_metric=next((record.best_metric for record in records if record.number == 0), None),
-        trials=dict(Counter(record.state for record in records)),
-        epochs=sum(record.epochs for record in records),
-        epochs_saved=sum(record.epochs_saved for record in records),
-        reason=None if best else _why_none(records),
-    )
+        share = self._share_of(resources.nodes)
+        check_resources(resources.nodes, cpus=share.cpus, gpus=share.gpus)
+        if self.address is not None:
+            self.storage.mkdir(parents=True, exist_ok=True)
+            readable = [self.settings.images_folder, self.settings.labels_folder]
+            check_nodes(resources.nodes, readable=readable, storage=self.storage)
+        return share
 
+    def _share_of(self, nodes: Sequence[Node]) -> TrialShare:
+        from tune_smp.search.shares import share_out  # noqa: PLC0415  imports ray
 
-def _best_saved(records: Sequence[TrialRecord], trials: Path) -> Best | None:
-    """The best trial of which a checkpoint is there, and that checkpoint."""
-    from tune_smp.search.checkpoints import newest_of_trial  # noqa: PLC0415  imports torch
+        return share_out(
+            nodes,
+            cpus=self.settings.cpus_per_trial,
+            gpus=self.settings.gpus_per_trial,
+            most=self.settings.max_concurrent_trials,
+            with_gpu=self.settings.device != "cpu",
+        )
 
-    remaining = list(records)
-    while record := best_of(remaining):
-        saved = newest_of_trial(trials, record.number)
-        if saved is not None and saved.state["best_epoch"]:
-            return Best(record, saved)
-        remaining.remove(record)
-    return None
+    def _plan(self, share: TrialShare) -> SearchPlan:
+        from tune_smp.search.pruning import build_scheduler, default_grace_period  # noqa: PLC0415  imports ray
+        from tune_smp.search.tuner import SearchPlan  # noqa: PLC0415
 
+        scheduler = build_scheduler(
+            self.settings.scheduler,
+            most_epochs=self.space.most_epochs(),
+            grace_period=self.settings.grace_period or default_grace_period(self.space),
+            reduction_factor=self.settings.reduction_factor,
+        )
+        return SearchPlan(
+            trials=self.settings.planned_trials,
+            scheduler=scheduler,
+            storage=self.storage.parent,
+            name=self.storage.name,
+            room=self._room(share),
+            time_budget_s=self.settings.time_budget_s,
+        )
 
-def _deliver(best: Best, settings: RunSettings, folder: RunFolder, data: PreparedData) -> float:
-    """Export the best epoch, and keep the state from which ``--pretrainedModel`` goes on; the metric of the export."""
-    from tune_smp.training import checkpoint  # noqa: PLC0415  imports torch
+    def _room(self, share: TrialShare) -> Callable[[], int]:
+        """How many trials can run at once: asked again and again, as nodes of a cluster come and go."""
+        from tune_smp.search.cluster import live_nodes  # noqa: PLC0415  imports ray
 
-    export(settings, folder, data, best.saved.state)
-    checkpoint.save(best.saved.state, folder.checkpoint)
-    return prove(settings, folder, data, best.saved.state)
+        if self.address is None:
+            return lambda: share.concurrency
+        looked_at, found = time.monotonic(), share.concurrency
 
+        def room() -> int:
+            nonlocal looked_at, found
+            if time.monotonic() - looked_at > NODES_EVERY_S:
+                nodes = live_nodes(self.settings.device)
+                looked_at, found = time.monotonic(), self._share_of(nodes).concurrency
+            return found
 
-def _reproduce(best: Best, settings: RunSettings, folder: RunFolder) -> str:
-    """The command that trains the best trial again, with the batch size as it was measured where it was not given."""
-    exact = settings.with_changes(batch_size=best.saved.state["batch_size"], output_dir=Path(f"{folder.path}-again"))
-    return shlex.join(["tune-smp", "train", *words_for(exact, leave_out=NOT_REPRODUCED)])
+        return room
+
+    @override
+    def saved(self, number: int) -> SavedRun | None:
+        from tune_smp.search.checkpoints import newest_of_trial  # noqa: PLC0415  imports torch
+
+        return newest_of_trial(self.storage, number)
+
+    @override
+    def best(self, records: Sequence[TrialRecord]) -> Best | None:
+        remaining = list(records)
+        while record := best_of(remaining):
+            saved = self.saved(record.number)
+            if saved is not None and saved.state["best_epoch"]:
+                return Best(record, saved)
+            remaining.remove(record)
+        return None
+
+    @override
+    def keep(self, saved: SavedRun) -> None:
+        from tune_smp.training import checkpoint  # noqa: PLC0415  imports torch
+
+        checkpoint.save(saved.state, self.folder.checkpoint)
+
+    @override
+    def settings_of(self, record: TrialRecord) -> RunSettings:
+        return self.space.settings(record.flags)
+
+    @override
+    def account(self, ending: str, ledger: Ledger, best: Best | None) -> Mapping[str, Any]:
+        records = ledger.records()
+        return {
+            "state": ending if best or ending == "interrupted" else "failed",
+            "reason": None if best else _why_none(records),
+            "default_metric": next((record.best_metric for record in records if record.number == 0), None),
+            "epochs_saved": sum(record.epochs_saved for record in records),
+            "importances": cast("Study", ledger).importances() if best else {},
+            "reproduce": self._reproduce(best) if best else None,
+        }
+
+    @override
+    def conclusion(self, summary: Summary, records: Sequence[TrialRecord]) -> Conclusion:
+        counts = ", ".join(f"{count} {state}" for state, count in sorted(summary.trials.items()))
+        head = [f"{len(records)} trials: {counts or 'none'}"]
+        if summary.model is None:
+            return Conclusion(head, failure=NoTrialSucceededError(self._nothing(summary, records)))
+        foot = [f"train it again: {summary.reproduce}"]
+        if summary.state == "out_of_time":
+            foot.append(f"the time budget is used up; {self.resume_hint}")
+        return Conclusion([*head, _best_line(summary)], foot)
+
+    def _reproduce(self, best: Best) -> str:
+        """The command that trains the best trial again, with the batch size as it was measured where none was given."""
+        changes = {"batch_size": best.saved.state["batch_size"], "output_dir": Path(f"{self.folder.path}-again")}
+        exact = self.settings_of(best.record).with_changes(**changes)
+        return shlex.join(["tune-smp", "train", *words_for(exact, leave_out=NOT_REPRODUCED)])
+
+    def _nothing(self, summary: Summary, records: Sequence[TrialRecord]) -> Problem:
+        failed = [record for record in records if trial_state(record.state).went_wrong]
+        if not failed:
+            said = "the time was over before any trial had a result"
+            return Problem(said, str(self.folder.path), self.resume_hint)
+        log = self.folder.trial_log(failed[0].number)
+        where = str(log if log.exists() else self.folder.logs)
+        more = f" for every trial's reason; {self.resume_hint}" if summary.state == "out_of_time" else ""
+        return Problem(f"no trial succeeded: {summary.reason}", where, f"see trials.csv{more}")
 
 
 def _why_none(records: Sequence[TrialRecord]) -> str:
@@ -215,43 +287,55 @@ def _why_none(records: Sequence[TrialRecord]) -> str:
     return listing([f"{reason} ({count} of {len(records)})" for reason, count in reasons.most_common()], limit=5)
 
 
-def _conclude(
-    summary: SearchSummary, folder: RunFolder, records: Sequence[TrialRecord], *, images_pattern: str
-) -> None:
-    """Say how it ended and what to type next; an end without a model is raised."""
-    where = shlex.quote(str(folder.path))
-    counts = ", ".join(f"{count} {state}" for state, count in sorted(summary.trials.items()))
-    console.print(f"{len(records)} trials: {counts or 'none'}")
-    if summary.model is not None:
-        console.print(_headline(summary))
-        console.print(f"model: {summary.model}")
-        console.print(f"report: {folder.report}")
-        console.print(f"train it again: {summary.reproduce}")
-    go_on = f"go on with: tune-smp resume {where}"
-    if summary.state == "interrupted":
-        raise InterruptedRunError(Problem("interrupted", str(folder.path), go_on))
-    if summary.model is None:
-        raise NoTrialSucceededError(_nothing(summary, folder, records, go_on))
-    if summary.state == "out_of_time":
-        console.print(f"the time budget is used up; {go_on}")
-    pattern = shlex.quote(images_pattern)
-    console.print(
-        f"next: tune-smp predict --model {where} --imagesDir IMAGES --imagesPattern {pattern} --outputDir MASKS"
-    )
-
-
-def _headline(summary: SearchSummary) -> str:
+def _best_line(summary: Summary) -> str:
     best = f"best {summary.metric} {summary.best_metric:.4f}: trial {summary.best_trial}, epoch {summary.best_epoch}"
     if summary.default_metric is None or summary.best_metric is None:
         return f"{best} (the default, trial 0, gave no model)"
     return f"{best}; {summary.best_metric - summary.default_metric:+.4f} against the default (trial 0)"
 
 
-def _nothing(summary: SearchSummary, folder: RunFolder, records: Sequence[TrialRecord], go_on: str) -> Problem:
-    failed = [record for record in records if trial_state(record.state).went_wrong]
-    if not failed:
-        return Problem("the time was over before any trial had a result", str(folder.path), go_on)
-    log = folder.trial_log(failed[0].number)
-    where = str(log if log.exists() else folder.logs)
-    fix = f"see trials.csv for every trial's reason; {go_on}" if summary.state == "out_of_time" else "see trials.csv"
-    return Problem(f"no trial succeeded: {summary.reason}", where, fix)
+def open_study(settings: SearchSettings, space: SearchSpace, folder: RunFolder, *, concurrency: int) -> Study:
+    """The study in the folder, or a new one that begins with the plain default and what ``--warmStart`` adds."""
+    from tune_smp.search.first_points import default_values, earlier_values  # noqa: PLC0415  imports optuna
+    from tune_smp.search.sampler import build_sampler  # noqa: PLC0415
+    from tune_smp.search.study import Study  # noqa: PLC0415
+
+    study = Study(
+        folder.study,
+        space,
+        name=folder.path.name,
+        # Another seed after each session: the same would draw the same points again.
+        sampler_after=lambda trials: build_sampler(
+            settings.sampler, seed=settings.seed + trials, concurrency=concurrency, trials=settings.planned_trials
+        ),
+    )
+    if study.is_new:
+        first = [default_values(space)]
+        if settings.warm_start is not None:
+            first += earlier_values(space, earlier_records(settings.warm_start))
+            tell([_warm_start_note(settings.warm_start, fitting=len(first) - 1)])
+        study.begin(first)
+    return study
+
+
+def _warm_start_note(output_dir: Path, *, fitting: int) -> str:
+    if fitting:
+        trials = "the best trial" if fitting == 1 else f"the {fitting} best trials"
+        return f"tried first: {trials} of {output_dir} that {'lies' if fitting == 1 else 'lie'} in this space"
+    records = earlier_records(output_dir)
+    ended_well = sum(record.best_metric is not None for record in records)
+    return (
+        f"--warmStart changes nothing: of the trials of {output_dir} ({len(records)}, {ended_well} with a result) none "
+        "lies in this search space"
+    )
+
+
+def earlier_records(output_dir: Path) -> list[TrialRecord]:
+    """The trials of the search in this folder. Raises SettingsError where there is none, DataError if damaged."""
+    from tune_smp.search.study import records_in  # noqa: PLC0415  imports optuna
+
+    journal = RunFolder(output_dir).study
+    if not journal.is_file():
+        fix = "pass the --outputDir of an earlier search"
+        raise SettingsError(Problem("there is no search in the folder to start from", f"--warmStart {output_dir}", fix))
+    return records_in(journal)

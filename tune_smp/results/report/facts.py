@@ -71,7 +71,7 @@ class Facts:
     @property
     def metric_column(self) -> str:
         """The column of that metric in histories."""
-        return f"val_{METRICS[self.metric].key if self.metric in METRICS else 'iou'}"
+        return METRICS.get(self.metric, METRICS["IoU"]).column
 
     @cached_property
     def state(self) -> str:

@@ -1,4 +1,4 @@
-"""How trials ended, in our own words: nothing of Ray or Optuna leaves ``search/``."""
+"""Trials as records of our own: nothing of Ray or Optuna leaves ``search/``."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from typing import Any
 
 from tune_smp.choices.states import may_be_best, trial_state
 from tune_smp.errors import TuneSmpError
+from tune_smp.search.space import Point
+from tune_smp.settings.run import RunSettings
 
 
 @dataclass(frozen=True, slots=True)
-class TrialOutcome:
-    """How the one trial of a fixed configuration ended.
+class AskedTrial:
+    """A trial to be run: a new one, or one that an earlier session began; ``curve`` is what that one reported."""
 
-    ``state`` is completed, early_stopped, diverged, failed or interrupted. A trial that failed has a ``reason``; one
-    that ended by an error of ours has that error as its ``refusal``.
-    """
-
-    state: str
-    reason: str | None = None
-    refusal: TuneSmpError | None = None
+    number: int
+    settings: RunSettings
+    flags: Point
+    curve: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class TrialRecord:
-    """One trial of a search, as trials.csv tells it.
+    """One trial: of a search as trials.csv has it, or the only one of fixed settings.
 
     ``number`` counts from 0, the plain default. ``state`` is completed, early_stopped, pruned, diverged, failed,
     interrupted or running. ``flags`` are the searched flags' values. ``curve`` is the best metric so far after each
-    epoch, from epoch 1; ``max_epochs`` what the trial might have run; ``seconds`` what its epochs took.
+    epoch, from epoch 1; ``max_epochs`` what the trial might have run; ``seconds`` what its epochs took. ``error`` is
+    the error of ours that ended it in this session.
     """
 
     number: int
@@ -40,6 +40,7 @@ class TrialRecord:
     best_epoch: int | None = None
     seconds: float = 0.0
     reason: str = ""
+    error: TuneSmpError | None = None
 
     @property
     def epochs(self) -> int:

@@ -15,22 +15,20 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from tune_smp.search.live_table import (
-    RunningTrial,
-    SearchProgress,
-    SearchState,
+from tune_smp.search.display import Display, RunDisplay, RunningTrial, SearchState, running_row
+from tune_smp.search.lines import (
     best_text,
     counts_line,
     duration,
+    epoch_line,
     epochs_line,
     flags_text,
     left_text,
-    running_row,
     seconds_left,
     spark,
     trial_line,
 )
-from tune_smp.search.outcome import TrialRecord
+from tune_smp.search.trial_record import TrialRecord
 
 FLAGS = {
     "modelName": "FPN",
@@ -46,6 +44,11 @@ SECONDS = st.floats(0, 1e6)
 
 def record(number: int, state: str = "completed", *curve: float, **more: Any) -> TrialRecord:
     return TrialRecord(number, state, more.pop("flags", FLAGS), more.pop("max_epochs", 10), curve=curve, **more)
+
+
+def result(epoch: int, metric: float, best_metric: float) -> dict[str, Any]:
+    """What the display reads of an epoch's result."""
+    return {"trial_epoch": epoch, "metric": metric, "best_metric": best_metric}
 
 
 class Clock:
@@ -97,17 +100,17 @@ def stream(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     return io.StringIO()
 
 
-def on_terminal(stream: io.StringIO, *, height: int = 30, **more: Any) -> SearchProgress:
+def on_terminal(stream: io.StringIO, *, height: int = 30, **more: Any) -> Display:
     console = Console(file=stream, force_terminal=True, width=80, height=height)
-    return SearchProgress(console, metric_name="IoU", **{"num_trials": 70, **more})
+    return Display(console, metric_name="IoU", **{"num_trials": 70, **more})
 
 
-def off_terminal(stream: io.StringIO, **more: Any) -> SearchProgress:
+def off_terminal(stream: io.StringIO, **more: Any) -> Display:
     console = Console(file=stream, force_terminal=False, width=40)
-    return SearchProgress(console, metric_name="IoU", **{"num_trials": 4, **more})
+    return Display(console, metric_name="IoU", **{"num_trials": 4, **more})
 
 
-def screen(progress: SearchProgress, stream: io.StringIO) -> str:
+def screen(progress: Display, stream: io.StringIO) -> str:
     """What the terminal shows after the next time that the display is drawn."""
     assert progress._live is not None
     progress._live.refresh()
@@ -331,7 +334,7 @@ def test_a_trial_keeps_its_epochs_while_its_worker_is_replaced() -> None:
     state.start(1, FLAGS, max_epochs=20, now=50.0)
     number, epochs, *_, flags = running_row(state.running[1], curve=True)
     assert (number, epochs) == ("1", "1/20")
-    assert flags.startswith("(worker died, going on) FPN")
+    assert flags.startswith("(worker died, resuming) FPN")
     assert state.running[1].since == 0.0
 
     state.end_epoch(1, 1, metric=0.7, best_metric=0.7)
@@ -378,7 +381,7 @@ def test_off_a_terminal_every_trial_that_ends_has_its_line(stream: io.StringIO) 
     with off_terminal(stream) as progress:
         for number, metric in enumerate((0.5, 0.75)):
             progress.started(number, FLAGS, 10)
-            progress.epoch_ended(number, epoch=1, metric=metric, best_metric=metric)
+            progress.epoch_ended(number, result(1, metric, metric))
             progress.trial_ended(record(number, "completed", metric))
         progress.trial_ended(record(2, "failed", reason="[bold]no[/bold] :smile: memory"))
     flags = "FPN ResNet,resnet18,random Adam lr 3.1e-03"
@@ -395,7 +398,7 @@ def test_off_a_terminal_progress_comes_every_thirty_seconds_at_most(stream: io.S
         progress.started(0, FLAGS, 100)
         for epoch in range(1, 91):
             clock.now += 1.0
-            progress.epoch_ended(0, epoch=epoch, metric=0.5, best_metric=0.5)
+            progress.epoch_ended(0, result(epoch, 0.5, 0.5))
     lines = stream.getvalue().splitlines()
     assert lines == [
         f"0 of 4 trials ended, 1 running, 3 to go  best 0.5000 (trial 0, the default)  {epochs} epochs"
@@ -428,9 +431,9 @@ def test_nothing_breaks_where_only_ascii_can_be_shown(terminal: bool, monkeypatc
     monkeypatch.setenv("TERM", "xterm")
     raw = io.BytesIO()
     console = Console(file=io.TextIOWrapper(raw, encoding="ascii"), force_terminal=terminal, width=80)
-    with SearchProgress(console, metric_name="IoU", num_trials=3) as progress:
+    with Display(console, metric_name="IoU", num_trials=3) as progress:
         progress.started(0, {**FLAGS, "modelName": "é" * 60}, 10)
-        progress.epoch_ended(0, epoch=1, metric=0.5, best_metric=0.5)
+        progress.epoch_ended(0, result(1, 0.5, 0.5))
         progress.trial_ended(record(1, "failed", reason="tif \udce9 \x1b[2J é"))
         if progress._live:
             progress._live.refresh()
@@ -445,7 +448,7 @@ def test_the_display_tells_the_whole_story(stream: io.StringIO, clock: Clock) ->
     with on_terminal(stream, clock=clock, dashboard_url="http://127.0.0.1:8265") as progress:
         for number in range(3):
             progress.started(number, FLAGS, 10)
-            progress.epoch_ended(number, epoch=1, metric=0.5, best_metric=0.5 + number / 10)
+            progress.epoch_ended(number, result(1, 0.5, 0.5 + number / 10))
         clock.now += 60.0
         progress.trial_ended(record(0, "completed", 0.55))
         progress.trial_ended(record(1, "pruned", 0.6))
@@ -470,7 +473,7 @@ def test_of_many_running_trials_the_first_ten_are_shown(stream: io.StringIO) -> 
     with on_terminal(stream) as progress:
         for number in reversed(range(64)):
             progress.started(number, {**FLAGS, "modelName": "A[bold]rchitecture" * 9}, 100)
-            progress.epoch_ended(number, epoch=99, metric=0.5, best_metric=0.5)
+            progress.epoch_ended(number, result(99, 0.5, 0.5))
         shown = screen(progress, stream).splitlines()
     rows = [line for line in shown if " 99/100 " in line]
     assert [int(row.split()[0]) for row in rows] == list(range(10))
@@ -505,3 +508,50 @@ def test_the_display_is_drawn_without_being_asked(stream: io.StringIO) -> None:
 def test_the_display_may_be_pickled_with_those_who_hold_it(stream: io.StringIO) -> None:
     with on_terminal(stream) as progress:
         assert vars(pickle.loads(pickle.dumps(progress))) == {}  # noqa: S301  our own bytes
+
+
+# --- a single run
+
+EPOCH = {
+    "epoch": 7,
+    "trial_epoch": 3,
+    "epochs_before": 4,
+    "train_loss": 0.41234,
+    "val_loss": 0.39,
+    "metric": 0.7126,
+    "best_metric": 0.72,
+    "best_epoch": 6,
+    "learning_rate": 9.1e-4,
+    "seconds": 12.34,
+}
+
+
+def test_an_epoch_is_one_line() -> None:
+    line = epoch_line(EPOCH, metric_name="IoU", last_epoch=14)
+    assert line == ("epoch 7/14  train_loss 0.4123  val_loss 0.3900  IoU 0.7126  best 0.7200 @ 6  lr 9.1e-04  12.3 s")
+
+
+def test_off_a_terminal_a_run_is_a_plain_line_per_epoch(stream: io.StringIO, clock: Clock) -> None:
+    console = Console(file=stream, force_terminal=False, width=60)
+    with RunDisplay(console, metric_name="IoU", num_trials=1, clock=clock) as progress:
+        progress.started(0, {}, 10)
+        clock.now += 100
+        progress.epoch_ended(0, EPOCH)
+        progress.trial_ended(record(0, "completed", 0.72, flags={}))
+    assert stream.getvalue() == epoch_line(EPOCH, metric_name="IoU", last_epoch=14) + "\n"
+
+
+def test_on_a_terminal_a_run_shows_its_epochs_and_the_time_left(stream: io.StringIO, clock: Clock) -> None:
+    console = Console(file=stream, force_terminal=True, width=80, height=30)
+    with RunDisplay(console, metric_name="IoU", num_trials=1, clock=clock, dashboard_url="http://x") as progress:
+        progress.started(0, {}, 10)
+        clock.now += 60.0
+        progress.epoch_ended(0, EPOCH)
+        shown = screen(progress, stream).splitlines()
+    assert shown[-4:] == [
+        "IoU        best 0.7200  ▁",
+        "epoch      3 of 10, at most",
+        "time       1 min, about 7 min left",
+        "dashboard  http://x",
+    ]
+    assert shown[0].startswith("epoch 7/14  train_loss 0.4123")

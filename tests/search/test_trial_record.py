@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tune_smp.search.outcome import TrialRecord, best_of
+from tune_smp.search.trial_record import TrialRecord, best_of
 
 STATES = ("completed", "early_stopped", "pruned", "interrupted", "running", "diverged", "failed")
 

@@ -1,0 +1,105 @@
+"""What a command runs: many trials of a search space, or the one of fixed settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from tune_smp.errors import TuneSmpError
+from tune_smp.results.folder import RunFolder
+from tune_smp.results.summary import Summary
+from tune_smp.search.trial_record import TrialRecord
+from tune_smp.settings.run import RunSettings
+from tune_smp.workflows.preparation import PreparedData
+
+if TYPE_CHECKING:
+    from tune_smp.search.checkpoints import SavedRun
+    from tune_smp.search.cluster import Resources
+    from tune_smp.search.display import Display
+    from tune_smp.search.ledger import Ledger
+    from tune_smp.search.listeners import Listener
+    from tune_smp.search.shares import TrialShare
+    from tune_smp.search.tuner import SearchPlan
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Best:
+    """The best trial, and its newest checkpoint, which holds the weights of its best epoch."""
+
+    record: TrialRecord
+    saved: SavedRun
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Session:
+    """The trials of a task as they are run this time: with what, watched by whom."""
+
+    share: TrialShare
+    ledger: Ledger
+    plan: SearchPlan
+    display: Display
+    listeners: Sequence[Listener]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Conclusion:
+    """What a person is told at the end: lines above and below the paths of model and report, or the ``failure``."""
+
+    head: Sequence[str] = ()
+    foot: Sequence[str] = ()
+    failure: TuneSmpError | None = None
+
+
+class Task(ABC):
+    """What is to be run in a folder, and what differs between a search and a single run.
+
+    ``address`` is the Ray cluster to run on; None: a Ray of our own.
+    """
+
+    command: ClassVar[str]
+    address: str | None = None
+
+    def __init__(self, settings: RunSettings, folder: RunFolder, data: PreparedData) -> None:
+        self.settings = settings
+        self.folder = folder
+        self.data = data
+
+    def finished(self) -> Ledger | None:
+        """The ledger, where no trial is left to run, as far as that can be known without Ray."""
+        return None
+
+    @abstractmethod
+    def session(self, resources: Resources) -> Session:
+        """Share the machines out, and open the ledger. Raises ResourceError where a trial cannot be had."""
+
+    @abstractmethod
+    def saved(self, number: int) -> SavedRun | None:
+        """The newest checkpoint of a trial that can be read."""
+
+    @abstractmethod
+    def best(self, records: Sequence[TrialRecord]) -> Best | None:
+        """The trial to export, if there is one."""
+
+    @abstractmethod
+    def keep(self, saved: SavedRun) -> None:
+        """Keep the state of the best trial in checkpoint.pth."""
+
+    @abstractmethod
+    def settings_of(self, record: TrialRecord) -> RunSettings:
+        """The settings of a trial."""
+
+    @abstractmethod
+    def account(self, ending: str, ledger: Ledger, best: Best | None) -> Mapping[str, Any]:
+        """Fields of the summary that this task alone can fill in, ``state`` and ``reason`` among them."""
+
+    @abstractmethod
+    def conclusion(self, summary: Summary, records: Sequence[TrialRecord]) -> Conclusion:
+        """What is said of a task that was not interrupted; of an interrupted one its lines alone."""
+
+    @property
+    def resume_hint(self) -> str:
+        """The command that resumes what is in the folder."""
+        return f"resume with: tune-smp resume {shlex.quote(str(self.folder.path))}"
