@@ -22,11 +22,11 @@ import torch
 
 from tune_smp.data.opening import find_collection, open_store
 from tune_smp.data.split import split_groups, split_regions
-from tune_smp.search.first_points import default_values
-from tune_smp.search.space import Scalar, SearchSpace, values_by_flag
-from tune_smp.search.space_file import read_space
-from tune_smp.search.study import suggest_from
 from tune_smp.training.run import TrainingRun
+from tune_smp.tuning.first_points import default_values
+from tune_smp.tuning.space import Scalar, SearchSpace, values_by_flag
+from tune_smp.tuning.space_file import read_space
+from tune_smp.tuning.study import suggest_from
 
 TABLE = Path(__file__).parent / "data" / "quick_nuclei_curves.csv"
 TILE_SIZE = 64  # px

@@ -25,12 +25,12 @@ import optuna
 from optuna.trial import TrialState
 from ray.tune.schedulers import TrialScheduler
 
-from tune_smp.search.first_points import default_values
-from tune_smp.search.pruning import EPOCH, METRIC, build_scheduler, default_grace_period
-from tune_smp.search.sampler import build_sampler
-from tune_smp.search.space import Range, Scalar, SearchSpace, flag_of
-from tune_smp.search.space_file import read_space
-from tune_smp.search.study import quiet, suggest_from
+from tune_smp.tuning.first_points import default_values
+from tune_smp.tuning.pruning import EPOCH, METRIC, build_scheduler, default_grace_period
+from tune_smp.tuning.sampler import build_sampler
+from tune_smp.tuning.space import Range, Scalar, SearchSpace, flag_of
+from tune_smp.tuning.space_file import read_space
+from tune_smp.tuning.study import quiet, suggest_from
 
 TABLE = Path(__file__).parent / "data" / "quick_nuclei_curves.csv"
 WORKERS = 2

@@ -33,19 +33,19 @@ from rich.console import Console
 from typing_extensions import override
 
 from tune_smp.results.folder import RunFolder
-from tune_smp.search import tuner
-from tune_smp.search.checkpoints import BestKept, trial_folder
-from tune_smp.search.cluster import local_ray
-from tune_smp.search.display import Display
-from tune_smp.search.first_points import default_values
-from tune_smp.search.listeners import Listener
-from tune_smp.search.pruning import EPOCH, METRIC, build_scheduler
-from tune_smp.search.sampler import build_sampler
-from tune_smp.search.space_file import parse_space
-from tune_smp.search.study import Study
-from tune_smp.search.trainable import CHECKPOINT_NAME, TrialConfig
-from tune_smp.search.trial_record import AskedTrial, TrialRecord
-from tune_smp.search.tuner import CHECKPOINTS_KEPT, RETRIES, SearchPlan, run_trials
+from tune_smp.tuning import tuner
+from tune_smp.tuning.checkpoints import BestKept, trial_folder
+from tune_smp.tuning.cluster import local_ray
+from tune_smp.tuning.display import Display
+from tune_smp.tuning.first_points import default_values
+from tune_smp.tuning.listeners import Listener
+from tune_smp.tuning.pruning import EPOCH, METRIC, build_scheduler
+from tune_smp.tuning.sampler import build_sampler
+from tune_smp.tuning.space_file import parse_space
+from tune_smp.tuning.study import Study
+from tune_smp.tuning.trainable import CHECKPOINT_NAME, TrialConfig
+from tune_smp.tuning.trial_record import AskedTrial, TrialRecord
+from tune_smp.tuning.tuner import CHECKPOINTS_KEPT, RETRIES, SearchPlan, run_trials
 from tune_smp.workflows.trials import FolderKeeper, TableKeeper
 
 LIMIT = 1.15  # the aim: at most 15 % on top

@@ -20,9 +20,9 @@ from tune_smp import workflows
 from tune_smp.choices import states
 from tune_smp.choices.states import TRIAL_STATES, OptunaState
 from tune_smp.results.folder import RunFolder
-from tune_smp.search.study import records_in
-from tune_smp.search.trial_record import TrialRecord
 from tune_smp.settings.search import SearchSettings
+from tune_smp.tuning.study import records_in
+from tune_smp.tuning.trial_record import TrialRecord
 
 TELLINGS: tuple[OptunaState, ...] = ("PRUNED", "COMPLETE")
 BUDGETS = (16, 24, 32, 48, 64, 96)

@@ -15,8 +15,8 @@ import pytest
 from tune_smp.choices.architectures import ARCHITECTURES
 from tune_smp.choices.encoders import ENCODERS, partner_encoders
 from tune_smp.cli import main
-from tune_smp.search.space_file import read_space
 from tune_smp.settings.encoder_choice import spelled
+from tune_smp.tuning.space_file import read_space
 
 
 def test_random_weights_and_spaces_without_others_need_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,28 +24,28 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"settings"}),
     frozenset({"data", "manifests"}),
     frozenset({"training"}),
-    frozenset({"search", "results"}),
+    frozenset({"tuning", "results"}),
     frozenset({"inference"}),
     frozenset({"workflows"}),
-    frozenset({"demo"}),
+    frozenset({"api", "demo"}),
     frozenset({"cli"}),
 )
 FREE = frozenset({"__init__", "__main__"})  # the package's face and the door
 
 # Library → the one place that may import it: a room, or a module.
 FENCES = {
-    "ray": "search",
-    "optuna": "search",
+    "ray": "tuning",
+    "optuna": "tuning",
     "segmentation_models_pytorch": "training",
     "timm": "training",
     "bfio": "data.images",
     "filepattern": "data.patterns",
     "matplotlib": "results.report",
-    "ruamel": "search.space_file",
+    "ruamel": "tuning.space_file",
 }
 
 # Loaded by --help and by every usage error: torch (seconds) and its friends must not come along.
-LIGHT_ROOMS = ("errors", "choices", "settings", "manifests", "workflows", "demo", "cli")
+LIGHT_ROOMS = ("errors", "choices", "settings", "manifests", "workflows", "api", "demo", "cli")
 # Numpy alone: decoding processes and usage checks import these.
 LIGHT_DATA = (
     "collection",
@@ -61,7 +61,17 @@ LIGHT_DATA = (
     "synthetic",
 )
 # A usage error in a search space answers before torch, Ray and Optuna are loaded.
-LIGHT_SEARCH = ("space", "space_file", "space_checks", "trial_record", "ledger", "listeners", "lines", "space_records", "space_values")
+LIGHT_TUNING = (
+    "space",
+    "space_file",
+    "space_checks",
+    "trial_record",
+    "ledger",
+    "listeners",
+    "lines",
+    "space_records",
+    "space_values",
+)
 HEAVY = ("torch", "torchvision", "segmentation_models_pytorch", "timm", "ray", "optuna")
 
 FORBIDDEN_NAMES = frozenset({"utils", "util", "helpers", "helper", "common", "misc"})
@@ -170,7 +180,7 @@ def test_no_computed_imports() -> None:
 def test_light_rooms_load_nothing_heavy() -> None:
     light = [module for module in placed() if room(module) in LIGHT_ROOMS]
     light += [f"data.{name}" for name in LIGHT_DATA if f"data.{name}" in modules()]
-    light += [f"search.{name}" for name in LIGHT_SEARCH]
+    light += [f"tuning.{name}" for name in LIGHT_TUNING]
     # One process for all is fast; were something heavy found, the message tells after which module it came.
     program = f"""
 import importlib, sys

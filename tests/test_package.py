@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tune_smp.choices.losses import MODES
-from tune_smp.search.space_checks import check_space
-from tune_smp.search.space_file import named_spaces, parse_space
 from tune_smp.settings.search import SearchSettings
+from tune_smp.tuning.space_checks import check_space
+from tune_smp.tuning.space_file import named_spaces, parse_space
 
 SPACES = sorted((Path(__file__).resolve().parent.parent / "search_spaces").glob("*.yaml"))
 REQUIRED = {

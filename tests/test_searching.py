@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tune_smp.errors import SettingsError
-from tune_smp.search.space_file import parse_space
 from tune_smp.settings.search import SearchSettings
+from tune_smp.tuning.space_file import parse_space
 from tune_smp.workflows.resuming import with_budget
 from tune_smp.workflows.searching import settings_record, with_fixed
 

@@ -199,8 +199,8 @@ def _search(arguments: Sequence[str]) -> None:
 
 def _submit(settings: SearchSettings) -> None:
     """Send the same command to the cluster, where it joins the Ray that it runs in; end with its exit code."""
-    from tune_smp.search.submit import submit_and_follow  # noqa: PLC0415 - ray
     from tune_smp.settings.command_line import words_for  # noqa: PLC0415 - pydantic
+    from tune_smp.tuning.submit import submit_and_follow  # noqa: PLC0415 - ray
 
     here = settings.with_changes(submit=False, address="auto")
     command = ["tune-smp", settings.command, *words_for(here)]
@@ -341,8 +341,8 @@ def _table(records: Sequence[Mapping[str, Any]]) -> str:
 
 def _space_records(words: Sequence[str]) -> tuple[str, Sequence[Mapping[str, Any]]]:
     """The spaces that there are, or the description of one of them and all that it asks for."""
-    from tune_smp.search.space_file import named_spaces, read_space  # noqa: PLC0415 - imported when asked for
-    from tune_smp.search.space_records import describe  # noqa: PLC0415
+    from tune_smp.tuning.space_file import named_spaces, read_space  # noqa: PLC0415 - imported when asked for
+    from tune_smp.tuning.space_records import describe  # noqa: PLC0415
 
     if words:
         space = read_space(_only_word("show spaces", words, "NAME", legal_flag="--json"))

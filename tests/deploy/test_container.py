@@ -155,7 +155,7 @@ def test_the_build_sees_what_it_copies_and_nothing_else(
     assert needless == []
     for private in ("deploy/auth_token", ".git/config", "tests/conftest.py", ".venv/pyvenv.cfg"):
         assert is_ignored(private, ignored)
-    assert is_ignored("tune_smp/search/__pycache__/space.cpython-311.pyc", ignored)
+    assert is_ignored("tune_smp/tuning/__pycache__/space.cpython-311.pyc", ignored)
 
 
 @pytest.fixture

@@ -96,7 +96,7 @@ def test_a_killed_worker_is_tried_again(
     assert process.returncode == 0, errors
     assert _history(output) == _history(undisturbed[0])
     assert "raylet" not in printed + errors, "Ray's own words stay in the log"
-    assert "worker failed" in (output / "logs" / "train.log").read_text()
+    assert "the worker of trial 0 failed; it resumes" in (output / "logs" / "train.log").read_text()
 
 
 @pytest.mark.slow  # a search is ended so in the regular suite

@@ -16,8 +16,8 @@ import pytest
 
 from tune_smp.cli import main
 from tune_smp.results.folder import RunFolder, read_csv, read_json
-from tune_smp.search.space_file import parse_space
 from tune_smp.settings.search import SearchSettings
+from tune_smp.tuning.space_file import parse_space
 from tune_smp.workflows.searching import open_study
 
 Arguments = Callable[..., Sequence[str]]

@@ -11,7 +11,8 @@ from typing import Any
 from tune_smp.errors import Problem, TuneSmpError
 from tune_smp.results.folder import RunFolder
 from tune_smp.settings.run import RunSettings
-from tune_smp.workflows.preparation import PreparedData, console
+from tune_smp.workflows.output import console
+from tune_smp.workflows.preparation import PreparedData
 
 logger = logging.getLogger(__name__)
 

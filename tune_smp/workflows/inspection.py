@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,13 +15,25 @@ from tune_smp.settings.data import DataSettings
 from tune_smp.settings.run import RunSettings
 from tune_smp.settings.search import SearchSettings
 from tune_smp.workflows.delivery import write_report
-from tune_smp.workflows.preparation import console, decode, find, reopen, split, tell
+from tune_smp.workflows.output import console, tell
+from tune_smp.workflows.preparation import decode, find, reopen, split
 
 if TYPE_CHECKING:
+    from tune_smp.inference.predictor import PredictionSummary
     from tune_smp.settings.predict import PredictSettings
 
 
-def predict(settings: PredictSettings) -> None:
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What ``check`` found: numbers of pairs and channels, the collection in ``lines``, what is odd in ``notes``."""
+
+    pairs: int
+    channels: int
+    lines: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def predict(settings: PredictSettings) -> PredictionSummary:
     """Write a label image for every image of a folder. Raises SettingsError, DataError, ResourceError."""
     from tune_smp.inference.predictor import predict_folder  # noqa: PLC0415  imports torch
 
@@ -30,17 +43,21 @@ def predict(settings: PredictSettings) -> None:
     console.print(
         f"{len(summary.outputs)} label images in {settings.output_dir} after {time.monotonic() - started:.1f} s"
     )
+    return summary
 
 
-def check(settings: DataSettings) -> None:
+def check(settings: DataSettings) -> Findings:
     """Read a whole collection and say what is in it. Raises DataError with everything that is wrong with it."""
     collection = find(settings)
     store = decode(settings, collection)
     regions = split(settings, store)
-    for line in describe_collection(store, regions):
+    lines = describe_collection(store, regions)
+    for line in lines:
         console.print(line)
-    tell(inspect_split(store, regions))
+    of_split = inspect_split(store, regions)
+    tell(of_split)
     console.print("no problems found")
+    return Findings(len(store), store.channels, lines, (*collection.notes, *store.notes, *of_split))
 
 
 def report(output_dir: Path) -> Path:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable
 from dataclasses import dataclass
-
-from rich.console import Console
 
 from tune_smp.data.collection import Collection
 from tune_smp.data.findings import describe_collection, inspect_split
@@ -16,10 +12,7 @@ from tune_smp.data.store import ImageStore
 from tune_smp.results.folder import RunFolder
 from tune_smp.settings.data import DataSettings
 from tune_smp.settings.run import RunSettings
-
-logger = logging.getLogger(__name__)
-# Plain text: file names may hold anything, square brackets too.
-console = Console(highlight=False, markup=False, soft_wrap=True)
+from tune_smp.workflows.output import console, tell
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +64,3 @@ def split(settings: DataSettings, store: ImageStore) -> tuple[Region, ...]:
         train_fraction=settings.train_fraction,
         seed=settings.seed,
     )
-
-
-def tell(notes: Iterable[str]) -> None:
-    """Say what the user should know, on the screen and in the log."""
-    for note in notes:
-        console.print(f"note: {note}")
-        logger.info("told: %s", note)
-
-
-def say_stopping() -> None:
-    """Ctrl-C or SIGTERM was heard, and the end takes as long as an epoch."""
-    console.print("stopping after the epochs under way, then saving the best so far; once more: stop at once")

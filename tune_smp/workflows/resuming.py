@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +12,30 @@ from tune_smp.results.logs import logged
 from tune_smp.results.summary import Summary
 from tune_smp.settings.run import RunSettings
 from tune_smp.settings.search import SearchSettings
+from tune_smp.tuning.listeners import Listener
 from tune_smp.workflows.delivery import require_onnx, write_onnx
-from tune_smp.workflows.preparation import reopen, tell
+from tune_smp.workflows.output import tell
+from tune_smp.workflows.preparation import reopen
 from tune_smp.workflows.road import run_task
 from tune_smp.workflows.searching import SpaceSearch, settings_record, stored_space, with_fixed
+from tune_smp.workflows.task import Task
 from tune_smp.workflows.training import FixedRun
 
 
 def resume(
-    output_dir: Path, *, num_trials: int | None = None, time_budget: str | None = None, **dashboard: Any
+    output_dir: Path,
+    *,
+    num_trials: int | None = None,
+    time_budget: str | None = None,
+    listeners: Sequence[Listener] = (),
+    **dashboard: Any,
 ) -> Summary | None:
-    """Go on with an interrupted run or search, in place; None when it had already come to its end.
+    """Resume an interrupted run or search, in place; return None when it had already come to its end.
 
     The settings, the split, the study and the newest whole checkpoints are those in the folder. ``num_trials``, more
-    than before, extends a search with everything that it has learnt. ``dashboard``, ``dashboard_host`` and
-    ``dashboard_port`` replace those settings for this session. Raises what ``train`` and ``search`` raise.
+    than before, extends a search with everything that it has learnt; ``listeners`` hear of the trials. ``dashboard``,
+    ``dashboard_host`` and ``dashboard_port`` replace those settings for this session. Raises what ``train`` and
+    ``search`` raise.
     """
     if not RunFolder(output_dir).is_started():
         raise SettingsError(
@@ -38,26 +47,33 @@ def resume(
         )
     with claimed(output_dir) as folder, logged(folder.logs, "resume"):
         if read_json(folder.settings)["command"] == "search":
-            return _resume_search(folder, dashboard, num_trials=num_trials, time_budget=time_budget)
-        if num_trials or time_budget:
+            task = _search_in(folder, dashboard, num_trials=num_trials, time_budget=time_budget)
+        elif num_trials or time_budget:
             problem = "--numTrials and --timeBudget are for a search, and this folder holds a train"
             raise SettingsError(Problem(problem, str(output_dir), "leave them out"))
-        return _resume_run(folder, dashboard)
+        else:
+            task = _run_in(folder, dashboard)
+        if task is None:
+            return None
+        task.listeners = listeners
+        return run_task(task)
 
 
-def _resume_run(folder: RunFolder, dashboard: Mapping[str, Any]) -> Summary | None:
+def _run_in(folder: RunFolder, dashboard: Mapping[str, Any]) -> Task | None:
+    """The run in the folder; None where it is finished."""
     settings = RunSettings.from_json(read_json(folder.settings)["settings"]).with_changes(**dashboard)
     require_onnx(settings)
     if folder.is_finished():
         tell([f"the run in {folder.path} is finished ({folder.state()}): nothing to resume"])
         write_onnx(settings, folder)
         return None
-    return run_task(FixedRun(settings, folder, reopen(settings, folder)))
+    return FixedRun(settings, folder, reopen(settings, folder))
 
 
-def _resume_search(
+def _search_in(
     folder: RunFolder, dashboard: Mapping[str, Any], *, num_trials: int | None, time_budget: str | None
-) -> Summary | None:
+) -> Task | None:
+    """The search in the folder; None where it is finished and not extended."""
     record = read_json(folder.settings)
     settings = SearchSettings.from_json(record["settings"])
     settings = with_budget(settings, num_trials=num_trials, time_budget=time_budget)
@@ -72,7 +88,7 @@ def _resume_search(
     space = stored_space(record, settings)
     write_json(folder.settings, {**record, "settings": settings_record(settings, space)})
     settings = with_fixed(settings, space).with_changes(**dashboard)
-    return run_task(SpaceSearch(settings, folder, reopen(settings, folder), space))
+    return SpaceSearch(settings, folder, reopen(settings, folder), space)
 
 
 def with_budget(settings: SearchSettings, *, num_trials: int | None, time_budget: str | None) -> SearchSettings:

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 from tune_smp.errors import InterruptedRunError, Problem
 from tune_smp.results.summary import Summary, noting_interruption, write_used
-from tune_smp.search.trial_record import TrialRecord
+from tune_smp.tuning.trial_record import TrialRecord
 from tune_smp.workflows.delivery import class_iou, export, prove, write_onnx, write_report
-from tune_smp.workflows.preparation import console
+from tune_smp.workflows.output import console
 from tune_smp.workflows.task import Best, Task
 from tune_smp.workflows.trials import run_task_trials
 

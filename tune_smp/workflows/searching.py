@@ -16,28 +16,30 @@ from tune_smp.errors import NoTrialSucceededError, Problem, ResourceError, Setti
 from tune_smp.results.folder import RunFolder, claimed, start_afresh
 from tune_smp.results.logs import logged
 from tune_smp.results.summary import Summary, write_settings
-from tune_smp.search.ledger import Ledger
-from tune_smp.search.space import ENCODER, FLAGS, MODEL, SearchSpace
-from tune_smp.search.space_checks import check_space
-from tune_smp.search.space_file import parse_space, read_space
-from tune_smp.search.space_records import as_json as space_as_json
-from tune_smp.search.trial_record import TrialRecord, best_of
 from tune_smp.settings.command_line import words_for
 from tune_smp.settings.run import RunSettings
 from tune_smp.settings.search import SearchSettings
+from tune_smp.tuning.ledger import Ledger
+from tune_smp.tuning.listeners import Listener
+from tune_smp.tuning.space import ENCODER, FLAGS, MODEL, SearchSpace
+from tune_smp.tuning.space_checks import check_space
+from tune_smp.tuning.space_file import parse_space, read_space
+from tune_smp.tuning.space_records import as_json as space_as_json
+from tune_smp.tuning.trial_record import TrialRecord, best_of
 from tune_smp.workflows.delivery import require_onnx
-from tune_smp.workflows.preparation import PreparedData, console, prepare, tell
+from tune_smp.workflows.output import console, tell
+from tune_smp.workflows.preparation import PreparedData, prepare
 from tune_smp.workflows.road import run_task
 from tune_smp.workflows.task import Best, Conclusion, Session, Task
 from tune_smp.workflows.trials import FolderKeeper, TableKeeper
 from tune_smp.workflows.weights import adopt_pretrained, check_pretrained, fetch_encoder_weights
 
 if TYPE_CHECKING:
-    from tune_smp.search.checkpoints import SavedRun
-    from tune_smp.search.cluster import Node, Resources
-    from tune_smp.search.shares import TrialShare
-    from tune_smp.search.study import Study
-    from tune_smp.search.tuner import SearchPlan
+    from tune_smp.tuning.checkpoints import SavedRun
+    from tune_smp.tuning.cluster import Node, Resources
+    from tune_smp.tuning.shares import TrialShare
+    from tune_smp.tuning.study import Study
+    from tune_smp.tuning.tuner import SearchPlan
 
 # How often a cluster's nodes are counted.
 NODES_EVERY_S = 5.0
@@ -45,8 +47,8 @@ NODES_EVERY_S = 5.0
 NOT_REPRODUCED = ("overwrite", "debug", "dashboard", "dashboardHost", "dashboardPort", "cacheDir")
 
 
-def search(settings: SearchSettings) -> Summary:
-    """Search the space, prune the poor trials, and export the best epoch of the best one.
+def search(settings: SearchSettings, *, listeners: Sequence[Listener] = ()) -> Summary:
+    """Search the space, prune the poor trials, and export the best epoch of the best one; ``listeners`` hear of trials.
 
     Raises SettingsError, DataError, ResourceError; NoTrialSucceededError when no trial gave a model;
     InterruptedRunError after Ctrl-C or SIGTERM, with the best so far exported.
@@ -65,7 +67,7 @@ def search(settings: SearchSettings) -> Summary:
             _look_at_weights(space, data)
             write_settings(folder, "search", record, space=space_as_json(space))
             try:
-                return run_task(SpaceSearch(settings, folder, data, space))
+                return run_task(SpaceSearch(settings, folder, data, space, listeners=listeners))
             except ResourceError:
                 if not folder.study.exists():  # refused before the first trial: nothing has begun that could go on
                     folder.settings.unlink(missing_ok=True)
@@ -120,8 +122,16 @@ class SpaceSearch(Task):
     command = "search"
     settings: SearchSettings
 
-    def __init__(self, settings: SearchSettings, folder: RunFolder, data: PreparedData, space: SearchSpace) -> None:
-        super().__init__(settings, folder, data)
+    def __init__(
+        self,
+        settings: SearchSettings,
+        folder: RunFolder,
+        data: PreparedData,
+        space: SearchSpace,
+        *,
+        listeners: Sequence[Listener] = (),
+    ) -> None:
+        super().__init__(settings, folder, data, listeners=listeners)
         self.space = space
         self.address = settings.address
 
@@ -135,8 +145,8 @@ class SpaceSearch(Task):
 
     @override
     def session(self, resources: Resources) -> Session:
-        from tune_smp.search.checkpoints import BestKept  # noqa: PLC0415  imports torch
-        from tune_smp.search.display import Display  # noqa: PLC0415
+        from tune_smp.tuning.checkpoints import BestKept  # noqa: PLC0415  imports torch
+        from tune_smp.tuning.display import Display  # noqa: PLC0415
 
         share = self._share(resources)
         study = open_study(self.settings, self.space, self.folder, concurrency=share.concurrency)
@@ -158,7 +168,7 @@ class SpaceSearch(Task):
 
     def _share(self, resources: Resources) -> TrialShare:
         """What a trial gets, after a look at whether it can be had."""
-        from tune_smp.search.preflight import check_nodes, check_resources  # noqa: PLC0415  imports ray
+        from tune_smp.tuning.preflight import check_nodes, check_resources  # noqa: PLC0415  imports ray
 
         share = self._share_of(resources.nodes)
         check_resources(resources.nodes, cpus=share.cpus, gpus=share.gpus)
@@ -169,7 +179,7 @@ class SpaceSearch(Task):
         return share
 
     def _share_of(self, nodes: Sequence[Node]) -> TrialShare:
-        from tune_smp.search.shares import share_out  # noqa: PLC0415  imports ray
+        from tune_smp.tuning.shares import share_out  # noqa: PLC0415  imports ray
 
         return share_out(
             nodes,
@@ -180,8 +190,8 @@ class SpaceSearch(Task):
         )
 
     def _plan(self, share: TrialShare) -> SearchPlan:
-        from tune_smp.search.pruning import build_scheduler, default_grace_period  # noqa: PLC0415  imports ray
-        from tune_smp.search.tuner import SearchPlan  # noqa: PLC0415
+        from tune_smp.tuning.pruning import build_scheduler, default_grace_period  # noqa: PLC0415  imports ray
+        from tune_smp.tuning.tuner import SearchPlan  # noqa: PLC0415
 
         scheduler = build_scheduler(
             self.settings.scheduler,
@@ -200,7 +210,7 @@ class SpaceSearch(Task):
 
     def _room(self, share: TrialShare) -> Callable[[], int]:
         """How many trials can run at once: asked again and again, as nodes of a cluster come and go."""
-        from tune_smp.search.cluster import live_nodes  # noqa: PLC0415  imports ray
+        from tune_smp.tuning.cluster import live_nodes  # noqa: PLC0415  imports ray
 
         if self.address is None:
             return lambda: share.concurrency
@@ -217,7 +227,7 @@ class SpaceSearch(Task):
 
     @override
     def saved(self, number: int) -> SavedRun | None:
-        from tune_smp.search.checkpoints import newest_of_trial  # noqa: PLC0415  imports torch
+        from tune_smp.tuning.checkpoints import newest_of_trial  # noqa: PLC0415  imports torch
 
         return newest_of_trial(self.storage, number)
 
@@ -296,9 +306,9 @@ def _best_line(summary: Summary) -> str:
 
 def open_study(settings: SearchSettings, space: SearchSpace, folder: RunFolder, *, concurrency: int) -> Study:
     """The study in the folder, or a new one that begins with the plain default and what ``--warmStart`` adds."""
-    from tune_smp.search.first_points import default_values, earlier_values  # noqa: PLC0415  imports optuna
-    from tune_smp.search.sampler import build_sampler  # noqa: PLC0415
-    from tune_smp.search.study import Study  # noqa: PLC0415
+    from tune_smp.tuning.first_points import default_values, earlier_values  # noqa: PLC0415  imports optuna
+    from tune_smp.tuning.sampler import build_sampler  # noqa: PLC0415
+    from tune_smp.tuning.study import Study  # noqa: PLC0415
 
     study = Study(
         folder.study,
@@ -332,7 +342,7 @@ def _warm_start_note(output_dir: Path, *, fitting: int) -> str:
 
 def earlier_records(output_dir: Path) -> list[TrialRecord]:
     """The trials of the search in this folder. Raises SettingsError where there is none, DataError if damaged."""
-    from tune_smp.search.study import records_in  # noqa: PLC0415  imports optuna
+    from tune_smp.tuning.study import records_in  # noqa: PLC0415  imports optuna
 
     journal = RunFolder(output_dir).study
     if not journal.is_file():

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from tune_smp.errors import TuneSmpError
 from tune_smp.results.folder import RunFolder
 from tune_smp.results.summary import Summary
-from tune_smp.search.trial_record import TrialRecord
 from tune_smp.settings.run import RunSettings
+from tune_smp.tuning.trial_record import TrialRecord
 from tune_smp.workflows.preparation import PreparedData
 
 if TYPE_CHECKING:
-    from tune_smp.search.checkpoints import SavedRun
-    from tune_smp.search.cluster import Resources
-    from tune_smp.search.display import Display
-    from tune_smp.search.ledger import Ledger
-    from tune_smp.search.listeners import Listener
-    from tune_smp.search.shares import TrialShare
-    from tune_smp.search.tuner import SearchPlan
+    from tune_smp.tuning.checkpoints import SavedRun
+    from tune_smp.tuning.cluster import Resources
+    from tune_smp.tuning.display import Display
+    from tune_smp.tuning.ledger import Ledger
+    from tune_smp.tuning.listeners import Listener
+    from tune_smp.tuning.shares import TrialShare
+    from tune_smp.tuning.tuner import SearchPlan
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -62,10 +62,19 @@ class Task(ABC):
     command: ClassVar[str]
     address: str | None = None
 
-    def __init__(self, settings: RunSettings, folder: RunFolder, data: PreparedData) -> None:
+    def __init__(
+        self,
+        settings: RunSettings,
+        folder: RunFolder,
+        data: PreparedData,
+        *,
+        listeners: Sequence[Listener] = (),
+    ) -> None:
+        """``listeners`` hear of the trials besides those of the task itself."""
         self.settings = settings
         self.folder = folder
         self.data = data
+        self.listeners = listeners
 
     def finished(self) -> Ledger | None:
         """The ledger, where no trial is left to run, as far as that can be known without Ray."""

@@ -13,23 +13,25 @@ from tune_smp.errors import NoTrialSucceededError, Problem
 from tune_smp.results.folder import claimed, start_afresh
 from tune_smp.results.logs import logged
 from tune_smp.results.summary import Summary, write_settings
-from tune_smp.search.ledger import Ledger, SingleTrial
-from tune_smp.search.trial_record import TrialRecord
 from tune_smp.settings.run import RunSettings
+from tune_smp.tuning.ledger import Ledger, SingleTrial
+from tune_smp.tuning.listeners import Listener
+from tune_smp.tuning.trial_record import TrialRecord
 from tune_smp.workflows.delivery import require_onnx
-from tune_smp.workflows.preparation import console, prepare
+from tune_smp.workflows.output import console
+from tune_smp.workflows.preparation import prepare
 from tune_smp.workflows.road import run_task
 from tune_smp.workflows.task import Best, Conclusion, Session, Task
 from tune_smp.workflows.trials import FolderKeeper, NoteTeller
 from tune_smp.workflows.weights import adopt_pretrained, check_pretrained, fetch_encoder_weights
 
 if TYPE_CHECKING:
-    from tune_smp.search.checkpoints import SavedRun
-    from tune_smp.search.cluster import Resources
+    from tune_smp.tuning.checkpoints import SavedRun
+    from tune_smp.tuning.cluster import Resources
 
 
-def train(settings: RunSettings) -> Summary:
-    """Train one fixed configuration and export its best epoch.
+def train(settings: RunSettings, *, listeners: Sequence[Listener] = ()) -> Summary:
+    """Train one fixed configuration and export its best epoch; ``listeners`` hear of its epochs.
 
     Raises SettingsError, DataError, ResourceError; NoTrialSucceededError when training failed; InterruptedRunError
     after Ctrl-C or SIGTERM, with the best epoch so far exported.
@@ -43,7 +45,7 @@ def train(settings: RunSettings) -> Summary:
             check_pretrained(settings, data.store)
             fetch_encoder_weights([settings])
             write_settings(folder, "train", settings.to_json())
-            return run_task(FixedRun(settings, folder, data))
+            return run_task(FixedRun(settings, folder, data, listeners=listeners))
 
 
 class FixedRun(Task):
@@ -57,10 +59,10 @@ class FixedRun(Task):
 
     @override
     def session(self, resources: Resources) -> Session:
-        from tune_smp.search.display import RunDisplay  # noqa: PLC0415
-        from tune_smp.search.pruning import no_scheduler  # noqa: PLC0415  imports ray
-        from tune_smp.search.shares import TrialShare  # noqa: PLC0415
-        from tune_smp.search.tuner import SearchPlan  # noqa: PLC0415
+        from tune_smp.tuning.display import RunDisplay  # noqa: PLC0415
+        from tune_smp.tuning.pruning import no_scheduler  # noqa: PLC0415  imports ray
+        from tune_smp.tuning.shares import TrialShare  # noqa: PLC0415
+        from tune_smp.tuning.tuner import SearchPlan  # noqa: PLC0415
 
         trials, metric = self.folder.trials, self.settings.metric_name
         return Session(
@@ -73,7 +75,7 @@ class FixedRun(Task):
 
     @override
     def saved(self, number: int) -> SavedRun | None:
-        from tune_smp.search.checkpoints import newest_whole  # noqa: PLC0415  imports torch
+        from tune_smp.tuning.checkpoints import newest_whole  # noqa: PLC0415  imports torch
 
         return newest_whole(self.folder.trials, self.folder.checkpoint)
 
@@ -85,7 +87,7 @@ class FixedRun(Task):
 
     @override
     def keep(self, saved: SavedRun) -> None:
-        from tune_smp.search.checkpoints import keep_newest  # noqa: PLC0415  imports torch
+        from tune_smp.tuning.checkpoints import keep_newest  # noqa: PLC0415  imports torch
 
         keep_newest(saved, self.folder.checkpoint, trials=self.folder.trials)
 

@@ -15,15 +15,15 @@ from tune_smp.results.folder import RunFolder, write_text
 from tune_smp.results.history import History
 from tune_smp.results.leaderboard import write_trials
 from tune_smp.results.summary import write_used
-from tune_smp.search.ledger import Ledger
-from tune_smp.search.listeners import Listener
-from tune_smp.search.trial_record import AskedTrial, TrialRecord
-from tune_smp.workflows.preparation import console, say_stopping, tell
+from tune_smp.tuning.ledger import Ledger
+from tune_smp.tuning.listeners import Listener
+from tune_smp.tuning.trial_record import AskedTrial, TrialRecord
+from tune_smp.workflows.output import console, say_stopping, tell
 from tune_smp.workflows.task import Task
 
 if TYPE_CHECKING:
-    from tune_smp.search.shares import TrialShare
-    from tune_smp.search.trainable import TrialConfig
+    from tune_smp.tuning.shares import TrialShare
+    from tune_smp.tuning.trainable import TrialConfig
 
 logger = logging.getLogger(__name__)
 
@@ -33,8 +33,8 @@ TABLE_EVERY_S = 5.0
 
 def run_task_trials(task: Task) -> tuple[str, Ledger]:
     """Run the trials of a task; return how that ended (completed, out_of_time, interrupted), and its ledger."""
-    from tune_smp.search.cluster import Dashboard, connected_ray  # noqa: PLC0415  ray takes half a second to import
-    from tune_smp.search.tuner import run_trials  # noqa: PLC0415
+    from tune_smp.tuning.cluster import Dashboard, connected_ray  # noqa: PLC0415  ray takes half a second to import
+    from tune_smp.tuning.tuner import run_trials  # noqa: PLC0415
 
     if (finished := task.finished()) is not None:
         return "completed", finished  # all were run, and the program died before it could export
@@ -47,13 +47,13 @@ def run_task_trials(task: Task) -> tuple[str, Ledger]:
             console.print(f"dashboard: {resources.dashboard_url} (its token is in {resources.token})")
         config_of = _configured(task, session.share)
         with session.display as display:
-            ending = run_trials(session.ledger, session.plan, config_of, [*session.listeners, display])
+            ending = run_trials(session.ledger, session.plan, config_of, [*session.listeners, display, *task.listeners])
     return ending, session.ledger
 
 
 def _configured(task: Task, share: TrialShare) -> Callable[[AskedTrial], TrialConfig]:
     """What a worker is given for a trial; one that an earlier session began resumes from its newest checkpoint."""
-    from tune_smp.search.trainable import TrialConfig  # noqa: PLC0415  imports ray
+    from tune_smp.tuning.trainable import TrialConfig  # noqa: PLC0415  imports ray
 
     def config(asked: AskedTrial) -> TrialConfig:
         saved = task.saved(asked.number) if asked.curve else None

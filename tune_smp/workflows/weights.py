@@ -9,10 +9,10 @@ from tune_smp.choices.architectures import ARCHITECTURES
 from tune_smp.choices.encoders import ENCODERS, RANDOM, Encoder, partner_encoders
 from tune_smp.data.store import ImageStore
 from tune_smp.errors import SettingsError
-from tune_smp.search.space_file import read_space
 from tune_smp.settings.encoder_choice import choice_problems, chosen_encoder, spelled, split_choice
 from tune_smp.settings.run import RunSettings
-from tune_smp.workflows.preparation import console, tell
+from tune_smp.tuning.space_file import read_space
+from tune_smp.workflows.output import console, tell
 
 if TYPE_CHECKING:
     from tune_smp.training.weights import WeightSet

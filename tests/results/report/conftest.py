@@ -12,8 +12,8 @@ import pytest
 from tune_smp.results.folder import RunFolder, write_csv, write_json
 from tune_smp.results.history import COLUMNS
 from tune_smp.results.leaderboard import write_trials
-from tune_smp.search.space_file import read_space
-from tune_smp.search.space_records import as_json
+from tune_smp.tuning.space_file import read_space
+from tune_smp.tuning.space_records import as_json
 
 MakeFolder = Callable[..., RunFolder]
 

@@ -23,8 +23,8 @@ from tune_smp.results.report.facts import gather
 from tune_smp.results.report.figures import MOST_CURVES
 from tune_smp.results.report.page import write_report
 from tune_smp.results.report.pictures import ExamplePicture
-from tune_smp.search.space_file import parse_space
-from tune_smp.search.space_records import as_json
+from tune_smp.tuning.space_file import parse_space
+from tune_smp.tuning.space_records import as_json
 
 MakeFolder = Callable[..., RunFolder]
 

@@ -1,0 +1,557 @@
+"""What a person sees while a search runs."""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+from rich.console import Console
+
+from tune_smp.tuning.display import Display, RunDisplay, RunningTrial, SearchState, running_row
+from tune_smp.tuning.lines import (
+    best_text,
+    counts_line,
+    duration,
+    epoch_line,
+    epochs_line,
+    flags_text,
+    left_text,
+    seconds_left,
+    spark,
+    trial_line,
+)
+from tune_smp.tuning.trial_record import TrialRecord
+
+FLAGS = {
+    "modelName": "FPN",
+    "encoderBaseVariantWeights": "ResNet,resnet18,random",
+    "optimizerName": "Adam",
+    "learningRate": 0.0031,
+    "lossName": "DiceLoss",
+    "batchSize": 8,
+}
+NAN = float("nan")
+SECONDS = st.floats(0, 1e6)
+
+
+def record(number: int, state: str = "completed", *curve: float, **more: Any) -> TrialRecord:
+    return TrialRecord(number, state, more.pop("flags", FLAGS), more.pop("max_epochs", 10), curve=curve, **more)
+
+
+def result(epoch: int, metric: float, best_metric: float) -> dict[str, Any]:
+    """What the display reads of an epoch's result."""
+    return {"trial_epoch": epoch, "metric": metric, "best_metric": best_metric}
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Screen:
+    """The lines that a terminal shows of what was written, as far as a live display needs it.
+
+    What has scrolled out at the top stays among the lines, out of the cursor's reach.
+    """
+
+    def __init__(self, written: str, *, height: int = 30) -> None:
+        self.height = height
+        self.lines = [""]
+        self.row = 0
+        for part in re.findall(r"\x1b\[[?\d;]*[A-Za-z]|[\r\n]|[^\x1b\r\n]+", written):
+            self._take(part)
+
+    def _take(self, part: str) -> None:
+        if part == "\n":
+            self.row += 1
+            self.lines += [""] * (self.row + 1 - len(self.lines))
+        elif part == "\x1b[1A":
+            self.row = max(self.row - 1, len(self.lines) - self.height, 0)
+        elif part == "\x1b[2K":
+            self.lines[self.row] = ""
+        elif part[0] not in "\r\x1b":
+            self.lines[self.row] += part
+
+    @property
+    def text(self) -> str:
+        return "\n".join(line.rstrip() for line in self.lines)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def stream(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    return io.StringIO()
+
+
+def on_terminal(stream: io.StringIO, *, height: int = 30, **more: Any) -> Display:
+    console = Console(file=stream, force_terminal=True, width=80, height=height)
+    return Display(console, metric_name="IoU", **{"num_trials": 70, **more})
+
+
+def off_terminal(stream: io.StringIO, **more: Any) -> Display:
+    console = Console(file=stream, force_terminal=False, width=40)
+    return Display(console, metric_name="IoU", **{"num_trials": 4, **more})
+
+
+def screen(progress: Display, stream: io.StringIO) -> str:
+    """What the terminal shows after the next time that the display is drawn."""
+    assert progress._live is not None
+    progress._live.refresh()
+    return Screen(stream.getvalue()).text
+
+
+# --- texts
+
+
+def test_a_trial_is_one_line() -> None:
+    line = trial_line(record(7, "pruned", 0.5, 0.6, 0.7012), metric_name="IoU", standing="best 0.8123 (trial 4)")
+    assert line == (
+        "trial 7 pruned after 3 epochs  IoU 0.7012  best 0.8123 (trial 4)  FPN ResNet,resnet18,random Adam lr 3.1e-03"
+    )
+
+
+@pytest.mark.parametrize(
+    ("ended", "line"),
+    [
+        (record(1, "early_stopped", 0.5, flags={}), "trial 1 stopped early after 1 epoch  IoU 0.5000"),
+        (record(2, "diverged", NAN, flags={}), "trial 2 diverged after 1 epoch  IoU nan"),
+        (record(3, "interrupted", flags={}), "trial 3 interrupted before its first epoch ended"),
+        (
+            record(4, "failed", flags={}, reason="no memory\n  on the GPU"),
+            "trial 4 failed before its first epoch ended: no memory on the GPU",
+        ),
+    ],
+)
+def test_the_state_says_how_a_trial_ended(ended: TrialRecord, line: str) -> None:
+    assert trial_line(ended, metric_name="IoU") == line
+
+
+def test_a_long_reason_is_cut() -> None:
+    line = trial_line(record(4, "failed", flags={}, reason="x" * 1000), metric_name="IoU")
+    assert line.endswith("xxx...")
+    assert len(line) < 220
+
+
+@pytest.mark.parametrize(
+    ("flags", "short", "text"),
+    [
+        (FLAGS, False, "FPN ResNet,resnet18,random Adam lr 3.1e-03"),
+        (FLAGS, True, "FPN resnet18,random Adam lr 3.1e-03"),
+        ({"momentum": 0.912345, "batchSize": 8}, False, "batchSize 8 momentum 0.912"),
+        ({"tileSize": 64, "lossName": "DiceLoss", "learningRate": 0.1}, False, "lr 1.0e-01 DiceLoss tileSize 64"),
+        ({"encoderBaseVariantWeights": "odd", "learningRate": "odd"}, True, "odd odd"),
+        ({}, False, ""),
+    ],
+)
+def test_flags_are_few_and_short(flags: dict[str, Any], short: bool, text: str) -> None:
+    assert flags_text(flags, short=short) == text
+
+
+@pytest.mark.parametrize(
+    ("found", "default", "text"),
+    [
+        (record(4, "completed", 0.8123), 0.7812, "best 0.8123 (trial 4, +0.0311 over the default)"),
+        (record(0, "completed", 0.8123), 0.8123, "best 0.8123 (trial 0, the default)"),
+        (record(4, "completed", 0.8123), None, "best 0.8123 (trial 4)"),
+        (record(4, "completed", 0.8123), NAN, "best 0.8123 (trial 4)"),
+        (None, 0.5, ""),
+    ],
+)
+def test_the_best_says_by_how_much_it_beats_the_default(
+    found: TrialRecord | None, default: float | None, text: str
+) -> None:
+    assert best_text(found, default=default) == text
+
+
+def test_trials_are_counted_by_state() -> None:
+    ended = [record(0), record(1, "pruned"), record(2), record(3, "early_stopped"), record(4, "failed")]
+    assert counts_line(ended, running=2, num_trials=10) == (
+        "5 of 10 trials ended (2 completed, 1 stopped early, 1 pruned, 1 failed), 2 running, 3 to go"
+    )
+    assert counts_line([], running=0, num_trials=1) == "0 of 1 trial ended, 1 to go"
+    assert counts_line([record(0)], running=0, num_trials=1) == "1 of 1 trial ended (1 completed)"
+
+
+def test_a_time_budget_has_no_number_of_trials(stream: io.StringIO, clock: Clock) -> None:
+    assert counts_line([record(0)], running=2, num_trials=None) == "1 trial ended (1 completed), 2 running"
+    with off_terminal(stream, clock=clock, time_budget_s=220.0, num_trials=None) as progress:
+        for number in (0, 1):
+            progress.started(number, FLAGS, 10)
+            clock.now += 100.0
+            progress.trial_ended(record(number, "pruned", 0.5, seconds=90.0))
+    assert "\n2 trials ended (2 pruned)  best 0.5000 (trial 0, the default)  2 epochs, 18 saved" in stream.getvalue()
+    assert " of " not in stream.getvalue()
+
+
+def test_only_stopping_saves_epochs() -> None:
+    records = [
+        record(0, "pruned", 0.1, max_epochs=8),
+        record(1, "early_stopped", 0.1, 0.2, max_epochs=8),
+        record(2, "failed", 0.1, max_epochs=8),
+        record(3, "running", 0.1, max_epochs=8),
+    ]
+    assert epochs_line(records) == "5 epochs, 13 saved by pruning and early stopping"
+    assert epochs_line(records[2:3]) == "1 epoch"
+
+
+@pytest.mark.parametrize(
+    ("took", "ages", "to_go", "mean_running", "seconds"),
+    [
+        ([10.0], [], 5, 1.0, None),
+        ([10.0, NAN], [], 5, 1.0, None),
+        ([10.0, 30.0], [], 4, 2.0, 40.0),
+        ([10.0, 30.0], [5.0, 15.0], 4, 2.0, 50.0),
+        ([10.0, 30.0], [], 1, 8.0, 20.0),
+        ([10.0, 30.0], [5.0], 0, 8.0, 15.0),
+        ([10.0, 30.0], [25.0], 0, 1.0, None),
+        ([10.0, 30.0], [], 2, 0.0, 40.0),
+        ([10.0, 30.0], [], 0, 1.0, None),
+    ],
+)
+def test_the_time_left(
+    took: list[float], ages: list[float], to_go: int, mean_running: float, seconds: float | None
+) -> None:
+    assert seconds_left(took, ages, to_go=to_go, mean_running=mean_running) == seconds
+
+
+@given(st.lists(SECONDS, min_size=2, max_size=9), st.lists(SECONDS, max_size=9), st.integers(0, 50), st.floats(1, 64))
+def test_the_time_left_is_between_one_after_the_other_and_all_at_once(
+    took: list[float], ages: list[float], to_go: int, mean_running: float
+) -> None:
+    left = seconds_left(took, ages, to_go=to_go, mean_running=mean_running)
+    mean = math.fsum(took) / len(took)
+    one_by_one = mean * (to_go + len(ages))
+    if left is None:
+        assert mean == 0 or to_go == 0
+    else:
+        assert left <= one_by_one * (1 + 1e-9)
+        assert left >= (mean * (1 - 1e-9) if to_go else 0)
+
+
+def test_the_time_left_is_no_more_than_the_budget() -> None:
+    assert left_text(1500, budget=None) == "about 25 min left"
+    assert left_text(1500, budget=2000) == "about 25 min left"
+    assert left_text(1500, budget=300) == "about 5 min left of the time budget"
+    assert left_text(1500, budget=-3) == "about 0 s left of the time budget"
+    assert left_text(None, budget=300) == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (59.4, "59 s"), (59.6, "1 min"), (3570, "1 h 00 min"), (3569, "59 min"), (90000, "25 h 00 min")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ([], ""),
+        ([0.5], "▁"),
+        ([0.5, 0.5], "▁▁"),
+        ([0.0, 0.5, 1.0], "▁▅█"),
+        ([NAN, 0.0, 1.0], " ▁█"),
+        ([NAN, math.inf], "  "),
+        (list(range(16)), "▁▂▃▄▅▆▇█"),
+    ],
+)
+def test_a_curve_is_a_few_letters(values: Sequence[float], text: str) -> None:
+    assert spark(values) == text
+
+
+@given(st.lists(st.floats(-1, 2) | st.just(NAN), max_size=300), st.integers(1, 20))
+def test_a_curve_ends_with_the_newest_value(values: list[float], width: int) -> None:
+    text = spark(values, width=width)
+    assert len(text) == min(width, len(values))
+    if values:
+        assert (text[-1] == " ") == math.isnan(values[-1])
+
+
+# --- what is known of the trials
+
+
+@given(st.lists(st.integers(1, 30), max_size=20))
+def test_a_trial_has_as_many_epochs_as_its_last_one_says(epochs: list[int]) -> None:
+    trial = RunningTrial(record(1, "running"), since=0.0)
+    for epoch in epochs:
+        trial = trial.after(epoch, metric=0.1, best_metric=epoch / 100)
+        assert trial.record.epochs == epoch
+        assert trial.record.best_metric == epoch / 100
+
+
+def test_a_row_of_a_running_trial() -> None:
+    trial = RunningTrial(record(3, "running"), since=0.0)
+    assert running_row(trial, curve=True)[:5] == ("3", "0/10", "-", "-", "")
+    trial = trial.after(1, metric=0.5, best_metric=0.5).after(2, metric=NAN, best_metric=0.5)
+    assert running_row(trial, curve=True) == (
+        "3",
+        "2/10",
+        "nan",
+        "0.5000",
+        "▁ ",
+        "FPN resnet18,random Adam lr 3.1e-03",
+    )
+    assert running_row(trial, curve=False)[4] == ""
+
+
+def test_a_trial_that_was_interrupted_earlier_goes_on_from_its_epochs() -> None:
+    earlier = [record(0, "completed", 0.5), record(1, "interrupted", 0.3, 0.6), record(2, "running", 0.1)]
+    state = SearchState(num_trials=5, earlier=earlier)
+    assert [trial.number for trial in state.ended] == [0]
+    assert state.standing() == "best 0.6000 (trial 1, +0.1000 over the default)"
+
+    state.start(1, FLAGS, max_epochs=20, now=0.0)
+    assert running_row(state.running[1], curve=True)[:4] == ("1", "2/20", "-", "0.6000")
+    assert epochs_line(state.records) == "4 epochs"
+
+    state.end_epoch(1, 3, metric=0.7, best_metric=0.7)
+    assert epochs_line(state.records) == "5 epochs"
+
+
+def test_a_trial_keeps_its_epochs_while_its_worker_is_replaced() -> None:
+    state = SearchState(num_trials=5)
+    state.start(1, FLAGS, max_epochs=20, now=0.0)
+    state.end_epoch(1, 1, metric=0.7, best_metric=0.7)
+    state.restart(1)
+    state.start(1, FLAGS, max_epochs=20, now=50.0)
+    number, epochs, *_, flags = running_row(state.running[1], curve=True)
+    assert (number, epochs) == ("1", "1/20")
+    assert flags.startswith("(worker died, resuming) FPN")
+    assert state.running[1].since == 0.0
+
+    state.end_epoch(1, 1, metric=0.7, best_metric=0.7)
+    assert running_row(state.running[1], curve=True)[-1].startswith("FPN")
+
+
+def test_a_default_that_failed_or_still_runs_is_no_measure() -> None:
+    state = SearchState(num_trials=5, earlier=[record(4, "completed", 0.8), record(0, "failed", 0.5)])
+    assert state.standing() == "best 0.8000 (trial 4)"
+    state.start(0, {}, max_epochs=5, now=0.0)
+    assert state.standing() == "best 0.8000 (trial 4)"
+    state.end(record(0, "pruned", 0.7), now=1.0)
+    assert state.standing() == "best 0.8000 (trial 4, +0.1000 over the default)"
+
+
+def test_the_time_left_counts_what_runs_at_a_time() -> None:
+    state = SearchState(num_trials=8)
+    for number in (0, 1):
+        state.start(number, FLAGS, max_epochs=5, now=0.0)
+    assert state.seconds_left(50.0) is None
+    for number in (0, 1):
+        state.end(record(number, "completed", 0.5, seconds=60.0), now=100.0)
+    # 6 trials of 100 s, two at a time
+    assert state.seconds_left(100.0) == pytest.approx(300.0)
+
+
+def test_trials_of_an_earlier_session_tell_the_time_left_too() -> None:
+    earlier = [record(0, "completed", 0.5, seconds=60.0), record(1, "pruned", 0.5, seconds=40.0)]
+    assert SearchState(num_trials=4, earlier=earlier).seconds_left(7.0) == pytest.approx(100.0)
+
+
+def test_late_news_of_a_trial_that_ended_disturb_nothing() -> None:
+    state = SearchState(num_trials=2, earlier=[record(1, "pruned", 0.5)])
+    state.end_epoch(1, 2, metric=0.9, best_metric=0.9)
+    state.restart(1)
+    assert state.standing() == "best 0.5000 (trial 1)"
+    assert not state.running
+
+
+# --- off a terminal
+
+
+def test_off_a_terminal_every_trial_that_ends_has_its_line(stream: io.StringIO) -> None:
+    with off_terminal(stream) as progress:
+        for number, metric in enumerate((0.5, 0.75)):
+            progress.started(number, FLAGS, 10)
+            progress.epoch_ended(number, result(1, metric, metric))
+            progress.trial_ended(record(number, "completed", metric))
+        progress.trial_ended(record(2, "failed", reason="[bold]no[/bold] :smile: memory"))
+    flags = "FPN ResNet,resnet18,random Adam lr 3.1e-03"
+    best_now = "best 0.7500 (trial 1, +0.2500 over the default)"
+    assert stream.getvalue().splitlines() == [
+        f"trial 0 completed after 1 epoch  IoU 0.5000  best 0.5000 (trial 0, the default)  {flags}",
+        f"trial 1 completed after 1 epoch  IoU 0.7500  {best_now}  {flags}",
+        f"trial 2 failed before its first epoch ended: [bold]no[/bold] :smile: memory  {best_now}  {flags}",
+    ]
+
+
+def test_off_a_terminal_progress_comes_every_thirty_seconds_at_most(stream: io.StringIO, clock: Clock) -> None:
+    with off_terminal(stream, clock=clock, time_budget_s=1000.0) as progress:
+        progress.started(0, FLAGS, 100)
+        for epoch in range(1, 91):
+            clock.now += 1.0
+            progress.epoch_ended(0, result(epoch, 0.5, 0.5))
+    lines = stream.getvalue().splitlines()
+    assert lines == [
+        f"0 of 4 trials ended, 1 running, 3 to go  best 0.5000 (trial 0, the default)  {epochs} epochs"
+        for epochs in (30, 60, 90)
+    ]
+
+
+def test_the_line_of_progress_tells_the_time_left_within_the_budget(stream: io.StringIO, clock: Clock) -> None:
+    with off_terminal(stream, clock=clock, time_budget_s=220.0) as progress:
+        for number in (0, 1):
+            progress.started(number, FLAGS, 10)
+            clock.now += 100.0
+            progress.trial_ended(record(number, "pruned", 0.5, seconds=90.0))
+    assert stream.getvalue().splitlines()[-1] == (
+        "2 of 4 trials ended (2 pruned), 2 to go  best 0.5000 (trial 0, the default)"
+        "  2 epochs, 18 saved by pruning and early stopping  about 20 s left of the time budget"
+    )
+
+
+def test_a_dumb_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    stream = io.StringIO()
+    with on_terminal(stream) as progress:
+        progress.trial_ended(record(0, "completed", 0.5))
+    assert stream.getvalue().startswith("trial 0 completed after 1 epoch")
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_nothing_breaks_where_only_ascii_can_be_shown(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    raw = io.BytesIO()
+    console = Console(file=io.TextIOWrapper(raw, encoding="ascii"), force_terminal=terminal, width=80)
+    with Display(console, metric_name="IoU", num_trials=3) as progress:
+        progress.started(0, {**FLAGS, "modelName": "é" * 60}, 10)
+        progress.epoch_ended(0, result(1, 0.5, 0.5))
+        progress.trial_ended(record(1, "failed", reason="tif \udce9 \x1b[2J é"))
+        if progress._live:
+            progress._live.refresh()
+    shown = raw.getvalue().decode("ascii")
+    assert "tif ? ?[2J \\xe9" in shown
+
+
+# --- on a terminal
+
+
+def test_the_display_tells_the_whole_story(stream: io.StringIO, clock: Clock) -> None:
+    with on_terminal(stream, clock=clock, dashboard_url="http://127.0.0.1:8265") as progress:
+        for number in range(3):
+            progress.started(number, FLAGS, 10)
+            progress.epoch_ended(number, result(1, 0.5, 0.5 + number / 10))
+        clock.now += 60.0
+        progress.trial_ended(record(0, "completed", 0.55))
+        progress.trial_ended(record(1, "pruned", 0.6))
+        shown = screen(progress, stream).splitlines()
+    assert shown == [
+        "IoU        best 0.7000 (trial 2, +0.1500 over the default)",
+        "           FPN resnet18,random Adam lr 3.1e-03",
+        "search     2 of 70 trials ended (1 completed, 1 pruned), 1 running, 67 to go",
+        "spent      3 epochs, 9 saved by pruning and early stopping",
+        "time       1 min, about 22 min left",
+        "dashboard  http://127.0.0.1:8265",
+        "",
+        "trial  epoch     IoU    best",
+        "    2   1/10  0.5000  0.7000  ▁         FPN resnet18,random Adam lr 3.1e-03",
+        "",
+        "trial 0 completed after 1 epoch  IoU 0.5500  FPN ResNet,resnet18,random Adam lr…",
+        "trial 1 pruned after 1 epoch  IoU 0.6000  FPN ResNet,resnet18,random Adam lr 3.…",
+    ]
+
+
+def test_of_many_running_trials_the_first_ten_are_shown(stream: io.StringIO) -> None:
+    with on_terminal(stream) as progress:
+        for number in reversed(range(64)):
+            progress.started(number, {**FLAGS, "modelName": "A[bold]rchitecture" * 9}, 100)
+            progress.epoch_ended(number, result(99, 0.5, 0.5))
+        shown = screen(progress, stream).splitlines()
+    rows = [line for line in shown if " 99/100 " in line]
+    assert [int(row.split()[0]) for row in rows] == list(range(10))
+    assert "and 54 more running" in shown
+    assert "A[bold]rch" in rows[0]
+    assert max(map(cell_len, shown)) <= 80
+
+
+@pytest.mark.parametrize("height", [30, 8])
+def test_the_terminal_is_left_clean(stream: io.StringIO, height: int) -> None:
+    with on_terminal(stream, height=height) as progress:
+        for number in range(20):
+            progress.started(number, FLAGS, 10)
+        progress.trial_ended(record(3, "failed", reason="no memory"))
+        before = screen(progress, stream)
+        assert "20 running" not in before
+        assert "19 running" in before
+        assert len(before.splitlines()) <= height
+    after = Screen(stream.getvalue(), height=height)
+    assert after.text.strip() == ""
+    assert after.row == 0
+
+
+def test_the_display_is_drawn_without_being_asked(stream: io.StringIO) -> None:
+    with on_terminal(stream) as progress:
+        assert progress._live is not None
+        assert progress._live.auto_refresh
+        assert progress._live.refresh_per_second <= 4
+    assert "no epoch has ended" in stream.getvalue()
+
+
+def test_the_display_may_be_pickled_with_those_who_hold_it(stream: io.StringIO) -> None:
+    with on_terminal(stream) as progress:
+        assert vars(pickle.loads(pickle.dumps(progress))) == {}  # noqa: S301  our own bytes
+
+
+# --- a single run
+
+EPOCH = {
+    "epoch": 7,
+    "trial_epoch": 3,
+    "epochs_before": 4,
+    "train_loss": 0.41234,
+    "val_loss": 0.39,
+    "metric": 0.7126,
+    "best_metric": 0.72,
+    "best_epoch": 6,
+    "learning_rate": 9.1e-4,
+    "seconds": 12.34,
+}
+
+
+def test_an_epoch_is_one_line() -> None:
+    line = epoch_line(EPOCH, metric_name="IoU", last_epoch=14)
+    assert line == ("epoch 7/14  train_loss 0.4123  val_loss 0.3900  IoU 0.7126  best 0.7200 @ 6  lr 9.1e-04  12.3 s")
+
+
+def test_off_a_terminal_a_run_is_a_plain_line_per_epoch(stream: io.StringIO, clock: Clock) -> None:
+    console = Console(file=stream, force_terminal=False, width=60)
+    with RunDisplay(console, metric_name="IoU", num_trials=1, clock=clock) as progress:
+        progress.started(0, {}, 10)
+        clock.now += 100
+        progress.epoch_ended(0, EPOCH)
+        progress.trial_ended(record(0, "completed", 0.72, flags={}))
+    assert stream.getvalue() == epoch_line(EPOCH, metric_name="IoU", last_epoch=14) + "\n"
+
+
+def test_on_a_terminal_a_run_shows_its_epochs_and_the_time_left(stream: io.StringIO, clock: Clock) -> None:
+    console = Console(file=stream, force_terminal=True, width=80, height=30)
+    with RunDisplay(console, metric_name="IoU", num_trials=1, clock=clock, dashboard_url="http://x") as progress:
+        progress.started(0, {}, 10)
+        clock.now += 60.0
+        progress.epoch_ended(0, EPOCH)
+        shown = screen(progress, stream).splitlines()
+    assert shown[-4:] == [
+        "IoU        best 0.7200  ▁",
+        "epoch      3 of 10, at most",
+        "time       1 min, about 7 min left",
+        "dashboard  http://x",
+    ]
+    assert shown[0].startswith("epoch 7/14  train_loss 0.4123")

@@ -1,0 +1,194 @@
+"""One trial under a real Ray."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typing_extensions import override
+
+from tune_smp.data.collection import find_pairs
+from tune_smp.data.split import Region, write_split
+from tune_smp.data.store import open_or_build
+from tune_smp.data.synthetic import write_nuclei
+from tune_smp.errors import DataError, Problem, ResourceError
+from tune_smp.settings.run import RunSettings
+from tune_smp.tuning.cluster import local_ray
+from tune_smp.tuning.failures import failure_reason
+from tune_smp.tuning.ledger import SingleTrial
+from tune_smp.tuning.listeners import Listener
+from tune_smp.tuning.pruning import no_scheduler
+from tune_smp.tuning.trainable import SmpTrainable, TrialConfig, _as_plain, refusal_from_plain
+from tune_smp.tuning.trial_record import TrialRecord
+from tune_smp.tuning.tuner import SearchPlan, run_trials
+
+
+def test_a_gpu_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(ResourceError, match="--device gpu") as error, local_ray(device="gpu"):
+        pass
+    assert error.value.exit_code == 5
+
+
+class Heard(Listener):
+    """What a listener hears of one trial."""
+
+    def __init__(self) -> None:
+        self.epochs: list[int] = []
+        self.ended: list[TrialRecord] = []
+        self.ending = ""
+
+    @override
+    def epoch_ended(self, number: int, result: Mapping[str, Any]) -> None:
+        self.epochs.append(result["epoch"])
+
+    @override
+    def trial_ended(self, record: TrialRecord, traceback: str) -> None:
+        self.ended.append(record)
+
+    @override
+    def search_ended(self, ending: str) -> None:
+        self.ending = ending
+
+
+def run_alone(config: TrialConfig, storage: Path, listener: Listener) -> str:
+    """Run one trial under a real Ray."""
+    settings = RunSettings.from_json(config.settings)
+    plan = SearchPlan(1, no_scheduler(), storage=storage, name="trials", room=lambda: 1)
+    with local_ray(device="cpu"):
+        return run_trials(SingleTrial(settings), plan, lambda _: config, [listener])
+
+
+def test_a_listener_hears_everything_of_the_one_trial(tmp_path: Path) -> None:
+    heard = Heard()
+    assert run_alone(_tiny_trial(tmp_path), tmp_path, heard) == heard.ending == "completed"
+    assert heard.epochs == [1, 2]
+    (record,) = heard.ended
+    assert (record.number, record.state, record.epochs, record.error) == (0, "completed", 2, None)
+    kept = sorted(path.parent.name for path in tmp_path.glob("trials/trial_00000_*/checkpoint_*/checkpoint.pth"))
+    assert kept == ["checkpoint_000000", "checkpoint_000001"]
+
+
+def test_an_error_of_ours_comes_back_whole_and_is_not_tried_again(tmp_path: Path) -> None:
+    config = dataclasses.replace(_tiny_trial(tmp_path), split=tmp_path / "no split")
+    heard = Heard()
+    run_alone(config, tmp_path, heard)
+    (record,) = heard.ended
+    assert record.state == "failed"
+    assert isinstance(record.error, DataError)
+    assert "no split" in str(record.error)
+    assert heard.epochs == []
+    assert not list(tmp_path.glob("trials/**/error.txt")), "Ray saw no failure, so it did not try again"
+
+
+def test_an_error_of_ours_in_the_driver_is_raised_as_it_is(tmp_path: Path) -> None:
+    """A full disk, met while history.csv is written: Ray alone would make a TuneError with a traceback in it."""
+
+    class Full(Listener):
+        @override
+        def epoch_ended(self, number: int, result: Mapping[str, Any]) -> None:
+            raise ResourceError(Problem("cannot write the file: No space left on device", "history.csv"))
+
+    with pytest.raises(ResourceError, match="No space left") as error:
+        run_alone(_tiny_trial(tmp_path), tmp_path, Full())
+    assert error.value.exit_code == 5
+
+
+DIED = """Failure # {} (occurred at 2026-11-22_10-00-00)
+ray.exceptions.ActorDiedError: The actor died unexpectedly before finishing this task.
+	class_name: SmpTrainable
+The actor is dead because its {} has died. Worker exit type: SYSTEM_ERROR Worker exit detail: Worker unexpectedly exits.
+"""
+RAISED = """Failure # {} (occurred at 2026-11-22_10-00-00)
+Traceback (most recent call last):
+  File "x.py", line 1, in step
+OSError: stale file handle
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "unknown"),
+        (RAISED.format(1), "OSError: stale file handle"),
+        (DIED.format(1, "worker process"), "its worker process has died: killed, or out of the machine's memory"),
+        (DIED.format(1, "worker process") + DIED.format(2, "node"), "its node has died"),
+        (DIED.format(1, "worker process") + RAISED.format(2), "OSError: stale file handle"),
+    ],
+)
+def test_the_reason_of_a_failure_is_that_of_the_last_try_in_a_line(text: str, reason: str) -> None:
+    assert failure_reason(text) == reason
+
+
+def _tiny_trial(folder: Path) -> TrialConfig:
+    write_nuclei(folder, count=2, size=(32, 32))
+    settings = RunSettings(
+        images_dir=folder,
+        labels_dir=folder,
+        images_pattern="nuclei_{i:d+}.tif",
+        labels_pattern="nuclei_{i:d+}.tif",
+        segmentation_mode="binary",
+        encoder_base_variant_weights="Test,tu-test_efficientnet,random",
+        tile_size=32,
+        batch_size=2,
+        max_epochs=2,
+        output_dir=folder / "out",
+    )
+    collection = find_pairs(
+        settings.images_folder,
+        settings.labels_folder,
+        images_pattern=settings.images_pattern,
+        labels_pattern=settings.labels_pattern,
+    )
+    store = open_or_build(collection, mode="binary", cache_dir=folder / "cache")
+    regions = [Region(0, 0, 32, 0, 32, "train"), Region(1, 0, 32, 0, 32, "validation")]
+    write_split(folder / "split.csv", regions, store.collection)
+    return TrialConfig(settings.to_json(), store=store.path, split=folder / "split.csv", number=0)
+
+
+def test_a_refusal_travels_as_plain_values() -> None:
+    error = ResourceError([Problem("one", "here", "do this"), Problem("two")])
+    back = refusal_from_plain(_as_plain(error))
+    assert type(back) is ResourceError
+    assert back.problems == error.problems
+
+
+class TestSetUp:
+    """What goes wrong while a worker sets up, in the trainable itself; Ray only calls its methods."""
+
+    def trial_that_raises(self, error: Exception, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+        def fail(_: TrialConfig) -> None:
+            raise error
+
+        monkeypatch.setattr("tune_smp.tuning.trainable._build", fail)
+        trainable = SmpTrainable.__new__(SmpTrainable)
+        trainable.setup(TrialConfig({}, Path("store"), Path("split.csv")).as_ray_config())
+        return trainable.step()
+
+    @pytest.mark.parametrize(
+        ("error", "said"),
+        [
+            (ImportError("cannot import name 'Unet'"), "cannot import name 'Unet'"),
+            (ModuleNotFoundError("No module named 'timm'"), "No module named 'timm'"),
+            (RuntimeError("size mismatch for conv1.weight"), "size mismatch for conv1.weight"),
+            (KeyError("encoder"), "encoder"),
+        ],
+    )
+    def test_what_would_fail_again_ends_the_trial_at_once(
+        self, error: Exception, said: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        result = self.trial_that_raises(error, monkeypatch)
+        assert result["done"]
+        assert said in refusal_from_plain(result["refusal"]).problems[0].problem
+        assert said in result["traceback"]
+
+    @pytest.mark.parametrize("error", [OSError("stale file handle"), RuntimeError("CUDA error: unspecified launch")])
+    def test_what_may_pass_is_left_to_ray(self, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+        with pytest.raises(type(error)):
+            self.trial_that_raises(error, monkeypatch)

@@ -1,0 +1,116 @@
+"""What ends poor trials early: Ray's schedulers over epochs, on the best metric so far."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+
+from tune_smp.tuning.space import SearchSpace
+from tune_smp.tuning.trial_record import TrialRecord
+
+METRIC, EPOCH = "best_metric", "trial_epoch"
+"""Keys of a result: the scheduler judges the best metric so far after so many epochs of this trial."""
+
+
+@dataclass(frozen=True, slots=True)
+class _EarlierTrial:
+    """A trial of an earlier session, as far as a scheduler looks at it."""
+
+    trial_id: str
+
+
+class _Asha(ASHAScheduler):
+    """ASHA that lets the plain default run to its end: what a search gained is told against it."""
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Called by Ray after each epoch."""
+        decision = super().on_trial_result(tune_controller, trial, result)
+        return str(TrialScheduler.CONTINUE if _is_the_default(trial) else decision)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """Called by Ray at a trial's end; one that gave no metric is no measure for others."""
+        if math.isfinite(result.get(METRIC, math.nan)):
+            super().on_trial_complete(tune_controller, trial, result)
+        else:
+            super().on_trial_remove(tune_controller, trial)
+
+
+class _MedianRule(MedianStoppingRule):
+    """The median rule, with the same exception."""
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Called by Ray after each epoch."""
+        if _is_the_default(trial):
+            # Only noted: once it has said stop, it refuses to hear more of a trial.
+            super().on_trial_complete(tune_controller, trial, result)
+            return str(TrialScheduler.CONTINUE)
+        decision = super().on_trial_result(tune_controller, trial, result)
+        return str(decision)
+
+
+def _is_the_default(trial: Any) -> bool:
+    """Trials of an earlier session have no configuration: what would become of them, nobody asks."""
+    config = getattr(trial, "config", None)
+    return config is not None and bool(config["trial"].number == 0)
+
+
+def default_grace_period(space: SearchSpace) -> int:
+    """Epochs before a trial can be judged: its learning rate must have been at full height."""
+    return min(max(1, space.longest_warmup()), space.most_epochs())
+
+
+def build_scheduler(name: str, *, most_epochs: int, grace_period: int, reduction_factor: float) -> TrialScheduler:
+    """The scheduler ``asha``, ``median`` or ``none``.
+
+    ASHA (Li et al. 2020) has rungs at grace_period × reduction_factor^k epochs: at each, a trial goes on if it is among
+    the best 1/reduction_factor of those that came there before it. Neither it nor the median rule ends trial 0.
+    """
+    if name == "asha":
+        return _Asha(
+            time_attr=EPOCH,
+            metric=METRIC,
+            mode="max",
+            max_t=most_epochs,
+            grace_period=min(grace_period, most_epochs),
+            reduction_factor=reduction_factor,
+            # A trial that came to its last epoch says so itself, and is completed, not pruned.
+            stop_last_trials=False,
+        )
+    if name == "median":
+        # Trials are never paused to wait for others: a paused one would have to be stored and loaded.
+        rule: TrialScheduler = _MedianRule(
+            time_attr=EPOCH, metric=METRIC, mode="max", grace_period=grace_period, min_time_slice=math.inf
+        )
+        return rule
+    return no_scheduler()
+
+
+def no_scheduler() -> TrialScheduler:
+    """Every trial runs to its own end."""
+    return FIFOScheduler()
+
+
+def remember(scheduler: TrialScheduler, records: Sequence[TrialRecord]) -> None:
+    """Let a new scheduler see what an earlier session's trials reported, so that it judges as if it had been there."""
+    for record in records:
+        replay(scheduler, f"earlier-{record.number}", record.curve)
+
+
+def replay(scheduler: TrialScheduler, trial_id: str, curve: Sequence[float]) -> None:
+    """Let the scheduler see one trial's best metric after each epoch, under this name."""
+    if type(scheduler) is FIFOScheduler or not curve:  # the others are subclasses of it
+        return
+    trial = _EarlierTrial(trial_id)
+    scheduler.on_trial_add(None, trial)
+    for epoch, best_metric in enumerate(curve, start=1):
+        result: dict[str, Any] = {EPOCH: epoch, METRIC: best_metric}
+        if isinstance(scheduler, MedianStoppingRule):
+            # Only noted: asked for a decision, it refuses to hear more of a trial that it would have stopped, and it
+            # looks through all trials each time.
+            scheduler.on_trial_complete(None, trial, result)
+        else:
+            scheduler.on_trial_result(None, trial, result)

@@ -1,0 +1,27 @@
+"""How Optuna picks the next point of the search space."""
+
+from __future__ import annotations
+
+import optuna
+
+from tune_smp.tuning.study import quiet
+
+
+def build_sampler(name: str, *, seed: int, concurrency: int, trials: int) -> optuna.samplers.BaseSampler:
+    """The sampler ``tpe``, ``random`` or ``quasirandom``.
+
+    ``concurrency`` trials run at once, ``trials`` in all. TPE needs trials to learn from, and those that start together
+    cannot learn from each other: it takes at least twice the concurrency for its start, and else a quarter of all.
+    """
+    if name == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    with quiet():
+        if name == "quasirandom":
+            return optuna.samplers.QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False)
+        return optuna.samplers.TPESampler(
+            seed=seed,
+            multivariate=True,  # learns which values go together
+            group=True,  # with parameters that only some trials have
+            constant_liar=True,  # running trials count as poor, so that the next one goes elsewhere
+            n_startup_trials=max(2 * concurrency, min(10, trials // 4)),
+        )
