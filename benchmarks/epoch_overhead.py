@@ -18,9 +18,9 @@ from pathlib import Path
 
 import torch
 
-from tune_smp.data.collection import find_pairs
+from tune_smp.data.pairing.collection import find_pairs
 from tune_smp.data.split import split_regions
-from tune_smp.data.store import open_or_build
+from tune_smp.data.store.image_store import open_or_build
 from tune_smp.data.synthetic import write_nuclei
 from tune_smp.settings.run import RunSettings
 from tune_smp.training.builders import build_model

@@ -38,8 +38,8 @@ FENCES = {
     "optuna": "tuning",
     "segmentation_models_pytorch": "training",
     "timm": "training",
-    "bfio": "data.images",
-    "filepattern": "data.patterns",
+    "bfio": "data.reading.images",
+    "filepattern": "data.pairing.patterns",
     "matplotlib": "results.report",
     "ruamel": "tuning.space_file",
 }
@@ -48,15 +48,15 @@ FENCES = {
 LIGHT_ROOMS = ("errors", "choices", "settings", "manifests", "workflows", "api", "demo", "cli")
 # Numpy alone: decoding processes and usage checks import these.
 LIGHT_DATA = (
-    "collection",
-    "image_reader",
-    "images",
+    "pairing.collection",
+    "reading.image_reader",
+    "reading.images",
     "labels",
     "normalization",
     "opening",
     "preprocessing",
     "split",
-    "store",
+    "store.image_store",
     "tiles",
     "synthetic",
 )
@@ -80,7 +80,7 @@ LONGEST_FUNCTION = 60
 
 
 def module_name(path: Path) -> str:
-    """``data.store`` for ``tune_smp/data/store.py``; a package's own name for its ``__init__``."""
+    """``data.tiles`` for ``tune_smp/data/tiles.py``; a package's own name for its ``__init__``."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     if len(parts) > 1 and parts[-1] == "__init__":
         parts = parts[:-1]
@@ -120,7 +120,7 @@ def own_imports(module: str) -> set[str]:
 
 
 def owner(name: str) -> str | None:
-    """The module that ``name`` is or lies in: ``data.store.ImageStore`` → ``data.store``; None for ``__version__``."""
+    """The module that ``name`` is or lies in: ``data.tiles.windows`` → ``data.tiles``; None for ``__version__``."""
     if name in modules():
         return name
     parent = name.rpartition(".")[0]

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tune_smp.data.batches import Batch, TrainingTiles, ValidationTiles, reflected
-from tune_smp.data.collection import Collection
 from tune_smp.data.labels import IGNORE
 from tune_smp.data.normalization import Normalizer
+from tune_smp.data.pairing.collection import Collection
 from tune_smp.data.split import Region, Subset
-from tune_smp.data.store import ImageStore, open_or_build
+from tune_smp.data.store.image_store import ImageStore, open_or_build
 from tune_smp.errors import DataError
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -206,7 +206,7 @@ def test_bytes_stay_bytes_and_each_tile_has_its_images_normalisation(build_store
 
 
 def test_channels_stay_in_order(tmp_path: Path, shared_data: Path) -> None:
-    from tune_smp.data.collection import find_pairs
+    from tune_smp.data.pairing.collection import find_pairs
 
     pattern, folder = "camvid_{i:ddd}.tif", shared_data / "camvid-multiclass"
     collection = find_pairs(folder, folder, images_pattern=pattern, labels_pattern=pattern)

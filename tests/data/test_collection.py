@@ -13,7 +13,7 @@ import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tune_smp.data.collection import Collection, find_images, find_pairs
+from tune_smp.data.pairing.collection import Collection, find_images, find_pairs
 from tune_smp.errors import DataError, SettingsError
 
 
@@ -311,7 +311,7 @@ class TestPatterns:
             paired(tmp_path, ["a.tif"], ["a.tif"], patterns=(pattern, ".*"))
 
     def test_a_pattern_that_backtracks_for_ever_ends(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("tune_smp.data.name_matching.MATCHING_SECONDS", 1.0)
+        monkeypatch.setattr("tune_smp.data.pairing.name_matching.MATCHING_SECONDS", 1.0)
         started = time.monotonic()
         with pytest.raises(SettingsError, match=r"(?s)takes too long.*--imagesPattern"):
             paired(tmp_path, ["a" * 60 + ".tif"], ["a.tif"], patterns=("(a+)+$", ".*"))

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import tifffile
 
-from tune_smp.data.collection import find_pairs
 from tune_smp.data.findings import describe_collection, inspect_split
 from tune_smp.data.labels import Mode
+from tune_smp.data.pairing.collection import find_pairs
 from tune_smp.data.split import Region
-from tune_smp.data.store import ImageStore, open_or_build
+from tune_smp.data.store.image_store import ImageStore, open_or_build
 from tune_smp.errors import DataError
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tune_smp.data.collection import find_images, find_pairs
+from tune_smp.data.pairing.collection import find_images, find_pairs
 from tune_smp.errors import DataError, SettingsError
 
 ODD_NAMES = (

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tune_smp.data.formats import is_junk
-from tune_smp.data.images import open_image
+from tune_smp.data.reading.formats import is_junk
+from tune_smp.data.reading.images import open_image
 from tune_smp.errors import DataError
 
 

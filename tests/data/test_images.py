@@ -17,9 +17,9 @@ import tifffile
 import zarr
 from numpy.typing import NDArray
 
-from tune_smp.data.images import LabelWriter, OmeReader, open_image
-from tune_smp.data.ome_zarr import ZarrReader
-from tune_smp.data.tiff import TiffReader
+from tune_smp.data.reading.images import LabelWriter, OmeReader, open_image
+from tune_smp.data.reading.ome_zarr import ZarrReader
+from tune_smp.data.reading.tiff import TiffReader
 from tune_smp.errors import DataError, ResourceError
 
 RNG = np.random.default_rng(0)
@@ -183,7 +183,7 @@ class TestOme:
 
     def test_bfio_leaves_logging_alone_and_is_imported_late(self) -> None:
         program = (
-            "import logging, sys; from tune_smp.data.images import _bfio\n"
+            "import logging, sys; from tune_smp.data.reading.images import _bfio\n"
             "assert 'bfio' not in sys.modules and 'zarr' not in sys.modules and 'torch' not in sys.modules\n"
             "_bfio(); assert 'bfio' in sys.modules; assert not logging.getLogger().handlers"
         )

@@ -12,11 +12,11 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from tune_smp.data.collection import find_pairs
 from tune_smp.data.findings import inspect_split
 from tune_smp.data.labels import Mode
+from tune_smp.data.pairing.collection import find_pairs
 from tune_smp.data.split import split_groups, split_regions
-from tune_smp.data.store import ImageStore, open_or_build
+from tune_smp.data.store.image_store import ImageStore, open_or_build
 from tune_smp.errors import DataError
 
 COUNT = 6

@@ -11,11 +11,11 @@ import pytest
 import tifffile
 import zarr
 
-from tune_smp.data.collection import Collection, find_images, find_pairs
-from tune_smp.data.foreign_formats import FOREIGN_FORMATS
-from tune_smp.data.images import open_image
+from tune_smp.data.pairing.collection import Collection, find_images, find_pairs
+from tune_smp.data.reading.foreign_formats import FOREIGN_FORMATS
+from tune_smp.data.reading.images import open_image
 from tune_smp.data.split import read_split, split_groups, split_regions, write_split
-from tune_smp.data.store import open_or_build
+from tune_smp.data.store.image_store import open_or_build
 from tune_smp.errors import DataError
 from tune_smp.inference.outputs import plan_outputs
 

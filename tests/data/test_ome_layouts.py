@@ -18,11 +18,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tune_smp.data.collection import find_pairs
-from tune_smp.data.images import OmeReader, open_image
-from tune_smp.data.store import ImageStore
-from tune_smp.data.store_build import StoreRequest, build_store
-from tune_smp.data.tiff import TiffReader
+from tune_smp.data.pairing.collection import find_pairs
+from tune_smp.data.reading.images import OmeReader, open_image
+from tune_smp.data.reading.tiff import TiffReader
+from tune_smp.data.store.build import StoreRequest, build_store
+from tune_smp.data.store.image_store import ImageStore
 from tune_smp.errors import DataError
 
 NAMESPACE = "http://www.openmicroscopy.org/Schemas/OME/2016-06"

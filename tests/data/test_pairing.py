@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tune_smp.data.pairing import FoundFile, Pair, expand_planes, pair_by_names, stack
+from tune_smp.data.pairing.pairs import FoundFile, Pair, expand_planes, pair_by_names, stack
 from tune_smp.errors import DataError
 
 keys = st.tuples(st.integers(0, 3), st.sampled_from(["a", "b", 1, 2]))

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from tune_smp.data.images import open_image
+from tune_smp.data.reading.images import open_image
 from tune_smp.errors import DataError
 
 RNG = np.random.default_rng(0)

@@ -10,12 +10,13 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from tune_smp.data import decoding, store_build
-from tune_smp.data.collection import Collection, Pair, find_pairs
 from tune_smp.data.labels import IGNORE
 from tune_smp.data.normalization import image_statistics
+from tune_smp.data.pairing.collection import Collection, Pair, find_pairs
 from tune_smp.data.split import Region
-from tune_smp.data.store import class_counts, open_or_build
+from tune_smp.data.store import build as store_build
+from tune_smp.data.store import decoding
+from tune_smp.data.store.image_store import class_counts, open_or_build
 from tune_smp.errors import DataError
 
 Arrays = Mapping[str, NDArray[Any]]

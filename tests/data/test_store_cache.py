@@ -19,9 +19,9 @@ import pytest
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from tune_smp.data import store_cache
-from tune_smp.data.collection import Collection, find_pairs
-from tune_smp.data.store import ImageStore, open_or_build
+from tune_smp.data.pairing.collection import Collection, find_pairs
+from tune_smp.data.store import cache as store_cache
+from tune_smp.data.store.image_store import ImageStore, open_or_build
 from tune_smp.errors import DataError, ResourceError
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -102,8 +102,8 @@ def test_a_store_travels_as_its_path_and_cannot_be_written(write_collection: Wri
 BUILD = """
 import logging, sys
 from pathlib import Path
-from tune_smp.data.collection import find_pairs
-from tune_smp.data.store import open_or_build
+from tune_smp.data.pairing.collection import find_pairs
+from tune_smp.data.store.image_store import open_or_build
 logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
 folder = Path(sys.argv[1])
 collection = find_pairs(folder, folder, images_pattern="{n:c+}.tif", labels_pattern="{n:c+}.tif")

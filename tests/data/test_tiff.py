@@ -11,7 +11,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from tune_smp.data.images import open_image
+from tune_smp.data.reading.images import open_image
 from tune_smp.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -184,7 +184,7 @@ def test_compressions(tmp_path: Path, compression: Any) -> None:
 def test_large_files_are_read_by_region(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr("tune_smp.data.tiff.DECODED_WHOLE", 1000)
+    monkeypatch.setattr("tune_smp.data.reading.tiff.DECODED_WHOLE", 1000)
     image = pixels(3, 200, 300, dtype="uint16")
     tifffile.imwrite(tmp_path / "a.tif", image, byteorder=">", **{"photometric": "minisblack", **options})
     with open_image(tmp_path / "a.tif") as reader:
@@ -218,7 +218,7 @@ def test_complex_pixels_are_refused(tmp_path: Path) -> None:
 def test_truncated_tiff(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], kept: float, whole: int
 ) -> None:
-    monkeypatch.setattr("tune_smp.data.tiff.DECODED_WHOLE", whole)
+    monkeypatch.setattr("tune_smp.data.reading.tiff.DECODED_WHOLE", whole)
     path = tmp_path / "a.tif"
     with tifffile.TiffWriter(path) as writer:
         for plane in pixels(3, 200, 256):
@@ -242,7 +242,7 @@ def test_missing_pages_are_not_zeros(tmp_path: Path, metadata: dict[str, Any] | 
 
 @pytest.mark.parametrize("whole", [1, 2**26])
 def test_corrupt_tiff(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: int) -> None:
-    monkeypatch.setattr("tune_smp.data.tiff.DECODED_WHOLE", whole)
+    monkeypatch.setattr("tune_smp.data.reading.tiff.DECODED_WHOLE", whole)
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, pixels(200, 256), compression="zlib")
     content = bytearray(path.read_bytes())

@@ -28,9 +28,9 @@ from PIL import Image
 
 from tune_smp.choices.architectures import ARCHITECTURES
 from tune_smp.cli import main
-from tune_smp.data.collection import find_pairs
+from tune_smp.data.pairing.collection import find_pairs
 from tune_smp.data.split import Region, split_regions, write_split
-from tune_smp.data.store import ImageStore, open_or_build
+from tune_smp.data.store.image_store import ImageStore, open_or_build
 from tune_smp.data.synthetic import draw_nuclei
 from tune_smp.results.folder import RunFolder, claimed, read_csv
 from tune_smp.results.summary import write_settings

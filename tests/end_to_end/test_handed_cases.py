@@ -17,7 +17,7 @@ import pytest
 import tifffile
 
 from tune_smp.cli import main
-from tune_smp.data.store import ImageStore
+from tune_smp.data.store.image_store import ImageStore
 
 Undisturbed = tuple[Path, subprocess.CompletedProcess[str]]
 ANY = ".*"

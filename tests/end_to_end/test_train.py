@@ -123,7 +123,7 @@ def test_the_exported_model_loads_anywhere_with_the_logits_of_the_best_epoch(
 
 def test_the_exported_model_scores_what_the_run_said(undisturbed: Undisturbed) -> None:
     from tune_smp.data.split import read_split
-    from tune_smp.data.store import open_or_build
+    from tune_smp.data.store.image_store import open_or_build
     from tune_smp.settings.run import RunSettings
     from tune_smp.training.run import TrainingRun
 
@@ -131,7 +131,7 @@ def test_the_exported_model_scores_what_the_run_said(undisturbed: Undisturbed) -
     settings = RunSettings.from_json(read_json(output / "settings.json")["settings"])
     again = settings.with_changes(pretrained_model=output / "model", max_epochs=1)
     assert again.pretrained_model is not None
-    from tune_smp.data.collection import find_pairs
+    from tune_smp.data.pairing.collection import find_pairs
 
     collection = find_pairs(
         settings.images_folder,

@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from tune_smp.data.image_reader import ImageInfo
 from tune_smp.data.labels import ClassMap
 from tune_smp.data.normalization import Normalization
 from tune_smp.data.preprocessing import FILE_NAME, Preprocessing
+from tune_smp.data.reading.image_reader import ImageInfo
 
 RECORD = Preprocessing(
     class_map=ClassMap("binary", (0, 255), names=("foreground",)),

@@ -12,11 +12,11 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 
-from tune_smp.data.collection import find_pairs
 from tune_smp.data.normalization import Normalization
+from tune_smp.data.pairing.collection import find_pairs
 from tune_smp.data.preprocessing import Preprocessing
 from tune_smp.data.split import Region
-from tune_smp.data.store import ImageStore, open_or_build
+from tune_smp.data.store.image_store import ImageStore, open_or_build
 from tune_smp.data.synthetic import draw_nuclei
 from tune_smp.errors import DataError
 from tune_smp.inference import examples

@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from tune_smp.data.images import LabelWriter, open_image
 from tune_smp.data.normalization import affine, image_statistics
 from tune_smp.data.preprocessing import Preprocessing
+from tune_smp.data.reading.images import LabelWriter, open_image
 from tune_smp.errors import DataError, ResourceError, SettingsError
 from tune_smp.inference.predictor import predict_folder
 from tune_smp.settings.predict import PredictSettings

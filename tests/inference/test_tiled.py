@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tune_smp.data.image_reader import ImageInfo
 from tune_smp.data.normalization import Normalization, affine, image_statistics
 from tune_smp.data.preprocessing import Preprocessing
+from tune_smp.data.reading.image_reader import ImageInfo
 from tune_smp.errors import DataError, ResourceError
 from tune_smp.inference import sources
 from tune_smp.inference.sources import PixelSource

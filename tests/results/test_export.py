@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from tune_smp.data.collection import find_pairs
+from tune_smp.data.pairing.collection import find_pairs
 from tune_smp.data.preprocessing import read_preprocessing
 from tune_smp.data.split import Region, split_groups, split_regions, write_split
-from tune_smp.data.store import ImageStore, open_or_build
+from tune_smp.data.store.image_store import ImageStore, open_or_build
 from tune_smp.data.synthetic import write_nuclei
 from tune_smp.errors import SettingsError
 from tune_smp.results.export import export_best

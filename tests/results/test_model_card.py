@@ -13,11 +13,11 @@ import pytest
 import tifffile
 import torch
 
-from tune_smp.data.collection import find_pairs
 from tune_smp.data.labels import Mode
 from tune_smp.data.normalization import Method, Scope
+from tune_smp.data.pairing.collection import find_pairs
 from tune_smp.data.split import Region
-from tune_smp.data.store import open_or_build
+from tune_smp.data.store.image_store import open_or_build
 from tune_smp.inference.predictor import predict_folder
 from tune_smp.results.export import export_best
 from tune_smp.results.folder import RunFolder

@@ -13,10 +13,10 @@ import tifffile
 import torch
 from numpy.typing import NDArray
 
-from tune_smp.data.collection import find_pairs
 from tune_smp.data.labels import Mode
+from tune_smp.data.pairing.collection import find_pairs
 from tune_smp.data.split import Region, split_regions
-from tune_smp.data.store import ImageStore, open_or_build
+from tune_smp.data.store.image_store import ImageStore, open_or_build
 from tune_smp.data.synthetic import draw_nuclei
 from tune_smp.settings.run import RunSettings
 

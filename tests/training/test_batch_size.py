@@ -13,7 +13,7 @@ from torch import nn
 
 from tune_smp.data.labels import Mode
 from tune_smp.data.split import Region
-from tune_smp.data.store import ImageStore
+from tune_smp.data.store.image_store import ImageStore
 from tune_smp.settings.run import RunSettings
 from tune_smp.training import batch_size
 from tune_smp.training.batch_size import measure_batch_size, power_of_two, useful_batch_size

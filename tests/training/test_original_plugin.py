@@ -16,7 +16,7 @@ from tune_smp.choices.encoders import ENCODERS
 from tune_smp.choices.optimizers import OPTIMIZERS
 from tune_smp.data.labels import Mode
 from tune_smp.data.split import Region
-from tune_smp.data.store import ImageStore
+from tune_smp.data.store.image_store import ImageStore
 from tune_smp.errors import DataError
 from tune_smp.settings.run import RunSettings
 from tune_smp.training.builders import ModelShape, build_model

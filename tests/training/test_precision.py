@@ -11,7 +11,7 @@ import torch
 
 from tune_smp.data.labels import Mode
 from tune_smp.data.split import Region
-from tune_smp.data.store import ImageStore
+from tune_smp.data.store.image_store import ImageStore
 from tune_smp.errors import ResourceError, SettingsError
 from tune_smp.settings.run import RunSettings
 from tune_smp.training import memory

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from typing_extensions import override
 
-from tune_smp.data.collection import find_pairs
+from tune_smp.data.pairing.collection import find_pairs
 from tune_smp.data.split import Region, write_split
-from tune_smp.data.store import open_or_build
+from tune_smp.data.store.image_store import open_or_build
 from tune_smp.data.synthetic import write_nuclei
 from tune_smp.errors import DataError, Problem, ResourceError
 from tune_smp.settings.run import RunSettings

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tune_smp.data.labels import IGNORE
 from tune_smp.data.normalization import Normalizer
 from tune_smp.data.split import Region
-from tune_smp.data.store import ImageStore
+from tune_smp.data.store.image_store import ImageStore
 from tune_smp.data.tiles import Window, grid_count, owned, windows
 from tune_smp.errors import DataError, Problem
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tune_smp.data.formats import shown
 from tune_smp.data.labels import ClassMap
-from tune_smp.data.pairing import relative_name
+from tune_smp.data.pairing.pairs import relative_name
+from tune_smp.data.reading.formats import shown
 from tune_smp.data.split import Region
-from tune_smp.data.store import ImageStore, class_counts
+from tune_smp.data.store.image_store import ImageStore, class_counts
 from tune_smp.errors import DataError, Problem, listing
 
 LABELS_WHERE = "--labelsDir, --labelsPattern"

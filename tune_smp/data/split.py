@@ -19,9 +19,9 @@ from typing import Literal
 
 import numpy as np
 
-from tune_smp.data.collection import Collection
-from tune_smp.data.formats import shown
-from tune_smp.data.pairing import Pair, relative_name
+from tune_smp.data.pairing.collection import Collection
+from tune_smp.data.pairing.pairs import Pair, relative_name
+from tune_smp.data.reading.formats import shown
 from tune_smp.errors import DataError, Problem, ResourceError, SettingsError, nearest
 
 Subset = Literal["train", "validation"]

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tune_smp.data.image_reader import ImageInfo
 from tune_smp.data.preprocessing import Preprocessing
+from tune_smp.data.reading.image_reader import ImageInfo
 from tune_smp.errors import DataError, Problem
 from tune_smp.inference.model_folder import open_model
 from tune_smp.inference.outputs import to_labels

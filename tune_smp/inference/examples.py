@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tune_smp.choices.metrics import METRICS
-from tune_smp.data.image_reader import ImageInfo
 from tune_smp.data.normalization import Normalization
 from tune_smp.data.preprocessing import Preprocessing
+from tune_smp.data.reading.image_reader import ImageInfo
 from tune_smp.data.split import Region
-from tune_smp.data.store import ImageStore
+from tune_smp.data.store.image_store import ImageStore
 from tune_smp.data.tiles import windows
 from tune_smp.inference.model_folder import open_model
 from tune_smp.inference.tiled import Predictor

@@ -12,11 +12,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tune_smp.data.collection import ImageGroup
-from tune_smp.data.formats import image_stem, shown
-from tune_smp.data.image_reader import ImageInfo
-from tune_smp.data.images import LabelWriter
 from tune_smp.data.labels import ClassMap
+from tune_smp.data.pairing.collection import ImageGroup
+from tune_smp.data.reading.formats import image_stem, shown
+from tune_smp.data.reading.image_reader import ImageInfo
+from tune_smp.data.reading.images import LabelWriter
 from tune_smp.errors import DataError, Problem, listing
 from tune_smp.inference.blending import Rows
 

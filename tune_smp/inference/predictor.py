@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tune_smp.data.collection import find_images
-from tune_smp.data.formats import shown
-from tune_smp.data.image_reader import counted_notes
+from tune_smp.data.pairing.collection import find_images
 from tune_smp.data.preprocessing import Preprocessing
+from tune_smp.data.reading.formats import shown
+from tune_smp.data.reading.image_reader import counted_notes
 from tune_smp.errors import DataError, Problem, SettingsError, listing
 from tune_smp.inference.model_folder import open_model
 from tune_smp.inference.outputs import Job, plan_outputs, write_rows

@@ -16,7 +16,7 @@ from tune_smp.data.normalization import Normalizer
 from tune_smp.data.preprocessing import FILE_NAME as PREPROCESSING
 from tune_smp.data.preprocessing import Preprocessing
 from tune_smp.data.split import Region
-from tune_smp.data.store import ImageStore
+from tune_smp.data.store.image_store import ImageStore
 from tune_smp.results.folder import RunFolder, whole_folder, write_json, write_text
 from tune_smp.results.model_card import CardFacts, model_card
 from tune_smp.settings.run import RunSettings

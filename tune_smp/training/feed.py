@@ -15,7 +15,7 @@ from tune_smp.data.augment import Augmenter
 from tune_smp.data.batches import Batch, TrainingTiles, ValidationTiles
 from tune_smp.data.normalization import Normalizer
 from tune_smp.data.split import Region
-from tune_smp.data.store import ImageStore
+from tune_smp.data.store.image_store import ImageStore
 from tune_smp.settings.run import RunSettings
 from tune_smp.training.seeding import seed_of
 from tune_smp.training.step import Tiles

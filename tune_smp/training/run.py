@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tune_smp.choices.metrics import Metric
 from tune_smp.data.labels import IGNORE
 from tune_smp.data.split import Region
-from tune_smp.data.store import ImageStore
+from tune_smp.data.store.image_store import ImageStore
 from tune_smp.errors import DataError, Problem
 from tune_smp.settings.run import RunSettings
 from tune_smp.training.batch_size import measure_batch_size, useful_batch_size

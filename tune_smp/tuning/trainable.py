@@ -184,7 +184,7 @@ def _open_store(path: Path, settings: Any) -> Any:
     """The driver's image store where this node sees it, else this node's own: the first trial on the node builds it,
     under the store's lock."""
     from tune_smp.data.opening import find_collection, open_store  # noqa: PLC0415  the driver needs none of these
-    from tune_smp.data.store import ImageStore  # noqa: PLC0415
+    from tune_smp.data.store.image_store import ImageStore  # noqa: PLC0415
 
     return ImageStore.open(path) if path.is_dir() else open_store(settings, find_collection(settings))
 

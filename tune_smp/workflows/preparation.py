@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tune_smp.data.collection import Collection
 from tune_smp.data.findings import describe_collection, inspect_split
 from tune_smp.data.opening import find_collection, open_store
+from tune_smp.data.pairing.collection import Collection
 from tune_smp.data.split import Region, read_split, split_groups, split_regions, write_split
-from tune_smp.data.store import ImageStore
+from tune_smp.data.store.image_store import ImageStore
 from tune_smp.results.folder import RunFolder
 from tune_smp.settings.data import DataSettings
 from tune_smp.settings.run import RunSettings

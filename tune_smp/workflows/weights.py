@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from tune_smp.choices.architectures import ARCHITECTURES
 from tune_smp.choices.encoders import ENCODERS, RANDOM, Encoder, partner_encoders
-from tune_smp.data.store import ImageStore
+from tune_smp.data.store.image_store import ImageStore
 from tune_smp.errors import SettingsError
 from tune_smp.settings.encoder_choice import choice_problems, chosen_encoder, spelled, split_choice
 from tune_smp.settings.run import RunSettings

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from tune_smp.data.foreign_formats import foreign_format
+from tune_smp.data.reading.foreign_formats import foreign_format
 from tune_smp.errors import DataError, Problem
 
 Format = Literal["tiff", "png", "jpeg", "zarr"]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tune_smp.data.formats import image_stem, shown
+from tune_smp.data.reading.formats import image_stem, shown
 from tune_smp.errors import DataError, Problem, listing
 
 __all__ = [

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tune_smp.data.calibration import UNKNOWN, Calibration, Length
-from tune_smp.data.formats import shown
-from tune_smp.data.image_reader import SEVERAL_NOTE, ImageInfo, ImageReader, plane_counts, region_by_axes
+from tune_smp.data.reading.calibration import UNKNOWN, Calibration, Length
+from tune_smp.data.reading.formats import shown
+from tune_smp.data.reading.image_reader import SEVERAL_NOTE, ImageInfo, ImageReader, plane_counts, region_by_axes
 from tune_smp.errors import DataError, Problem
 
 BFIO_TILE = 1024  # px

@@ -14,8 +14,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from tune_smp.data.calibration import UNKNOWN, Calibration
-from tune_smp.data.formats import shown
+from tune_smp.data.reading.calibration import UNKNOWN, Calibration
+from tune_smp.data.reading.formats import shown
 from tune_smp.errors import DataError, Problem
 
 IMAGE_AXES = "CSYX"  # channels, samples, height, width; every other axis counts planes

@@ -13,11 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tune_smp.data.folders import Request, image_names, require_folder, sub_folders
-from tune_smp.data.foreign_formats import foreign_by_name
-from tune_smp.data.formats import shown
-from tune_smp.data.name_matching import match_names, number_or_text
-from tune_smp.data.pairing import (
+from tune_smp.data.pairing.folders import Request, image_names, require_folder, sub_folders
+from tune_smp.data.pairing.name_matching import match_names, number_or_text
+from tune_smp.data.pairing.pairs import (
     Collection,
     FoundFile,
     Pair,
@@ -29,9 +27,11 @@ from tune_smp.data.pairing import (
     pair_by_variables,
     stack,
 )
-from tune_smp.data.patterns import NamePattern, levels, translate
-from tune_smp.data.suggestions import suggest
-from tune_smp.data.unmatched import holds_images, no_match, nothing_readable
+from tune_smp.data.pairing.patterns import NamePattern, levels, translate
+from tune_smp.data.pairing.suggestions import suggest
+from tune_smp.data.pairing.unmatched import holds_images, no_match, nothing_readable
+from tune_smp.data.reading.foreign_formats import foreign_by_name
+from tune_smp.data.reading.formats import shown
 from tune_smp.errors import DataError, Problem, SettingsError, listing
 from tune_smp.settings.folders import collection_folders, resolve_folder
 

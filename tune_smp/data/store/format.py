@@ -20,8 +20,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from tune_smp.data.collection import Collection, Pair
 from tune_smp.data.labels import ClassMap
+from tune_smp.data.pairing.collection import Collection, Pair
 
 FORMAT_VERSION = 2  # raised when older stores must be built anew
 ALIGNMENT = 64  # bytes; an array that begins at a cache line

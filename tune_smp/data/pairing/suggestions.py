@@ -10,10 +10,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from tune_smp.data.folders import Request
-from tune_smp.data.formats import image_suffix
-from tune_smp.data.name_matching import match_names
-from tune_smp.data.patterns import from_glob, levels, translate
+from tune_smp.data.pairing.folders import Request
+from tune_smp.data.pairing.name_matching import match_names
+from tune_smp.data.pairing.patterns import from_glob, levels, translate
+from tune_smp.data.reading.formats import image_suffix
 from tune_smp.errors import SettingsError
 from tune_smp.importing import python_environment
 

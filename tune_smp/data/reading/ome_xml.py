@@ -17,7 +17,7 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
-from tune_smp.data.calibration import Calibration, Length
+from tune_smp.data.reading.calibration import Calibration, Length
 
 ORDER = "XYCZT"  # of what is rewritten: tifffile reverses it, T is the slowest axis
 NO_GRID_NOTE = "the planes that the OME-XML gives to this file are no whole Z, C and T: they are read one by one"

@@ -12,8 +12,8 @@ from PIL import Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from tune_smp.data.formats import shown
-from tune_smp.data.image_reader import ImageInfo, ImageReader, undecodable
+from tune_smp.data.reading.formats import shown
+from tune_smp.data.reading.image_reader import ImageInfo, ImageReader, undecodable
 from tune_smp.errors import DataError, Problem
 
 # Channels and dtype of the Pillow modes that PNG and JPEG have; alpha is not counted.

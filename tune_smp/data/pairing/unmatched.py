@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tune_smp.data.folders import Request, image_names, sub_folders
-from tune_smp.data.foreign_formats import foreign_by_name, foreign_format
-from tune_smp.data.formats import image_suffix, is_zarr, shown
-from tune_smp.data.patterns import from_glob, levels
-from tune_smp.data.suggestions import suggest
+from tune_smp.data.pairing.folders import Request, image_names, sub_folders
+from tune_smp.data.pairing.patterns import from_glob, levels
+from tune_smp.data.pairing.suggestions import suggest
+from tune_smp.data.reading.foreign_formats import foreign_by_name, foreign_format
+from tune_smp.data.reading.formats import image_suffix, is_zarr, shown
 from tune_smp.errors import Problem, SettingsError, listing
 
 DEEPEST = 4  # levels of folders that are looked into for a suggestion

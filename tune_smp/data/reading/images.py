@@ -24,11 +24,11 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from tune_smp.data.calibration import UNKNOWN, Calibration
-from tune_smp.data.formats import image_format, image_stem, image_suffix, is_junk, shown
-from tune_smp.data.image_reader import ImageInfo, ImageReader, undecodable
-from tune_smp.data.ome_zarr import ZarrReader, calibrate_zarr, find_full_resolution
-from tune_smp.data.tiff import TiffReader, calibrate_tiff
+from tune_smp.data.reading.calibration import UNKNOWN, Calibration
+from tune_smp.data.reading.formats import image_format, image_stem, image_suffix, is_junk, shown
+from tune_smp.data.reading.image_reader import ImageInfo, ImageReader, undecodable
+from tune_smp.data.reading.ome_zarr import ZarrReader, calibrate_zarr, find_full_resolution
+from tune_smp.data.reading.tiff import TiffReader, calibrate_tiff
 from tune_smp.errors import DataError, Problem, ResourceError
 
 __all__ = ["ImageInfo", "ImageReader", "LabelWriter", "image_stem", "is_junk", "open_image"]
@@ -52,7 +52,7 @@ def open_image(path: Path, *, size: tuple[int, int] | None = None) -> ImageReade
         case "tiff":
             return _open_tiff(path, size)
         case "png" | "jpeg" as kind:
-            from tune_smp.data.pictures import PictureReader  # noqa: PLC0415  Pillow, for those who have pictures
+            from tune_smp.data.reading.pictures import PictureReader  # noqa: PLC0415  Pillow, for those who have pictures
 
             return PictureReader(path, kind)
 

@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from tune_smp.data.folders import Request
+from tune_smp.data.pairing.folders import Request
 from tune_smp.errors import Problem, SettingsError
 
 LONGEST_PATTERN = 1000  # characters; filepattern's regular expressions overflow the stack on very long ones

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tune_smp.data.formats import shown
-from tune_smp.data.pairing import Pair
+from tune_smp.data.pairing.pairs import Pair
+from tune_smp.data.reading.formats import shown
 from tune_smp.errors import listing
 
 Pixels = Callable[[int], NDArray[Any]]

@@ -17,8 +17,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from tune_smp import __version__
-from tune_smp.data.store_build import MORE_SPACE, StoreRequest
-from tune_smp.data.store_format import FORMAT_VERSION, INDEX, collection_to_json
+from tune_smp.data.store.build import MORE_SPACE, StoreRequest
+from tune_smp.data.store.format import FORMAT_VERSION, INDEX, collection_to_json
 from tune_smp.data.temporary import temporary_folder
 from tune_smp.errors import Problem, ResourceError
 

@@ -14,9 +14,17 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from tune_smp.data import pair_checks
-from tune_smp.data.collection import Collection, Pair
-from tune_smp.data.decoding import (
+from tune_smp.data.label_fit import FEWEST_PAIRS, edges_of, fit_notes
+from tune_smp.data.label_forms import as_numbers, color_classes
+from tune_smp.data.label_looks import LabelLook
+from tune_smp.data.label_sense import Sense, make_sense
+from tune_smp.data.labels import ClassMap, Mode, learn_class_map
+from tune_smp.data.pairing.collection import Collection, Pair
+from tune_smp.data.pairing.pairs import shown
+from tune_smp.data.processes import Workers
+from tune_smp.data.reading.image_reader import PALETTE_NOTE
+from tune_smp.data.store import pair_checks
+from tune_smp.data.store.decoding import (
     Decoded,
     DecodeTask,
     Fault,
@@ -27,16 +35,7 @@ from tune_smp.data.decoding import (
     survey_image,
     survey_label,
 )
-from tune_smp.data.image_reader import PALETTE_NOTE
-from tune_smp.data.label_fit import FEWEST_PAIRS, edges_of, fit_notes
-from tune_smp.data.label_forms import as_numbers, color_classes
-from tune_smp.data.label_looks import LabelLook
-from tune_smp.data.label_sense import Sense, make_sense
-from tune_smp.data.labels import ClassMap, Mode, learn_class_map
-from tune_smp.data.pair_checks import Plane, Surveys
-from tune_smp.data.pairing import shown
-from tune_smp.data.processes import Workers
-from tune_smp.data.store_format import (
+from tune_smp.data.store.format import (
     IMAGES,
     MASKS,
     STATISTICS,
@@ -47,7 +46,8 @@ from tune_smp.data.store_format import (
     map_file,
     write_tables,
 )
-from tune_smp.data.twins import Pixels, Twins, find_twins, twin_notes
+from tune_smp.data.store.pair_checks import Plane, Surveys
+from tune_smp.data.store.twins import Pixels, Twins, find_twins, twin_notes
 from tune_smp.errors import DataError, Problem, ResourceError, listing
 
 logger = logging.getLogger(__name__)

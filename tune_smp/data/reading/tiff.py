@@ -13,9 +13,9 @@ from typing import Any
 import tifffile
 from numpy.typing import NDArray
 
-from tune_smp.data.calibration import Calibration, Length
-from tune_smp.data.formats import shown
-from tune_smp.data.image_reader import (
+from tune_smp.data.reading.calibration import Calibration, Length
+from tune_smp.data.reading.formats import shown
+from tune_smp.data.reading.image_reader import (
     SEVERAL_NOTE,
     UNNAMED_NOTE,
     ImageInfo,
@@ -26,7 +26,7 @@ from tune_smp.data.image_reader import (
     region_by_axes,
     undecodable,
 )
-from tune_smp.data.ome_xml import OwnPlanes, own_planes, pixel_attributes
+from tune_smp.data.reading.ome_xml import OwnPlanes, own_planes, pixel_attributes
 from tune_smp.errors import DataError, Problem
 
 DECODED_WHOLE = 2**26  # bytes; up to this size, decoding everything at once is faster than region by region

@@ -1,0 +1,1 @@
+"""From folders to pairs: file names, patterns, and which label belongs to which image."""
