@@ -20,7 +20,7 @@ from tune_smp.settings.predict import PredictSettings
 from tune_smp.settings.run import RunSettings
 from tune_smp.settings.search import SearchSettings
 from tune_smp.tuning.listeners import Listener
-from tune_smp.workflows import inspection, resuming, searching, training
+from tune_smp.workflows import inspection, predicting, resuming, searching, training
 from tune_smp.workflows.output import printing_to
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from tune_smp.inference.array_predictor import ArrayPredictor
-    from tune_smp.inference.predictor import PredictionSummary
+    from tune_smp.inference.prediction import PredictionSummary
 
 __all__ = [
     "DataSettings",
@@ -163,7 +163,7 @@ def predict(
 ) -> PredictionSummary:
     """Write a label image for every image of a folder; raises as `tune_smp.workflows.predict` does."""
     with printing_to(console):
-        return inspection.predict(_settings(PredictSettings, settings, flags))
+        return predicting.predict(_settings(PredictSettings, settings, flags))
 
 
 def check(settings: DataSettings | None = None, *, console: Console | None = None, **flags: Any) -> inspection.Findings:

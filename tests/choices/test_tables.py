@@ -22,6 +22,8 @@ from tune_smp.choices.losses import LOSSES, MODES, Loss
 from tune_smp.choices.metrics import METRICS
 from tune_smp.choices.normalizations import NORMALIZATIONS
 from tune_smp.choices.optimizers import OPTIMIZERS, Optimizer
+from tune_smp.choices.samplers import SAMPLERS
+from tune_smp.choices.schedulers import SCHEDULERS
 from tune_smp.choices.schedules import SCHEDULES, WARMUP_START, Schedule, learning_rate_factor
 
 TABLES: dict[str, Mapping[str, Any]] = {
@@ -31,6 +33,8 @@ TABLES: dict[str, Mapping[str, Any]] = {
     "metrics": METRICS,
     "optimizers": OPTIMIZERS,
     "schedules": SCHEDULES,
+    "schedulers": SCHEDULERS,
+    "samplers": SAMPLERS,
     "augmentations": AUGMENTATIONS,
     "normalizations": NORMALIZATIONS,
 }

@@ -21,7 +21,7 @@ from tune_smp.data.synthetic import draw_nuclei
 from tune_smp.errors import DataError
 from tune_smp.inference import examples
 from tune_smp.inference.examples import validation_examples
-from tune_smp.inference.tiled import Predictor
+from tune_smp.inference.predictor import Predictor
 
 Make = Callable[..., Any]
 PATTERN = "i_{i:d+}.tif"

@@ -17,7 +17,7 @@ from tune_smp.data.normalization import affine, image_statistics
 from tune_smp.data.preprocessing import Preprocessing
 from tune_smp.data.reading.images import LabelWriter, open_image
 from tune_smp.errors import DataError, ResourceError, SettingsError
-from tune_smp.inference.predictor import predict_folder
+from tune_smp.inference.prediction import predict_folder
 from tune_smp.settings.predict import PredictSettings
 
 Make = Callable[..., Any]

@@ -18,7 +18,7 @@ from tune_smp.data.normalization import Method, Scope
 from tune_smp.data.pairing.collection import find_pairs
 from tune_smp.data.split import Region
 from tune_smp.data.store.image_store import open_or_build
-from tune_smp.inference.predictor import predict_folder
+from tune_smp.inference.prediction import predict_folder
 from tune_smp.results.export import export_best
 from tune_smp.results.folder import RunFolder
 from tune_smp.settings.predict import PredictSettings

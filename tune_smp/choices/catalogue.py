@@ -15,6 +15,8 @@ from tune_smp.choices.losses import LOSSES
 from tune_smp.choices.metrics import METRICS
 from tune_smp.choices.normalizations import NORMALIZATIONS
 from tune_smp.choices.optimizers import OPTIMIZERS
+from tune_smp.choices.samplers import SAMPLERS
+from tune_smp.choices.schedulers import SCHEDULERS
 from tune_smp.choices.schedules import SCHEDULES
 from tune_smp.errors import Problem, SettingsError, nearest
 
@@ -111,6 +113,8 @@ CATALOGUE: Mapping[str, Callable[[], list[Record]]] = MappingProxyType(
         "schedules": _rows(SCHEDULES),
         "augmentations": _rows(AUGMENTATIONS),
         "normalizations": _rows(NORMALIZATIONS),
+        "schedulers": _rows(SCHEDULERS),
+        "samplers": _rows(SAMPLERS),
     }
 )
 """What ``tune-smp show`` can show, by subject: functions, since some records take a while to make."""

@@ -15,8 +15,8 @@ from tune_smp.data.reading.image_reader import ImageInfo
 from tune_smp.errors import DataError, Problem
 from tune_smp.inference.model_folder import open_model
 from tune_smp.inference.outputs import to_labels
+from tune_smp.inference.predictor import Predictor
 from tune_smp.inference.sources import PixelSource, StackedReader
-from tune_smp.inference.tiled import Predictor
 from tune_smp.inference.tiling import choose_tiling
 from tune_smp.training.precision import choose_device, use_fast_kernels
 

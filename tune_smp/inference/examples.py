@@ -20,7 +20,7 @@ from tune_smp.data.split import Region
 from tune_smp.data.store.image_store import ImageStore
 from tune_smp.data.tiles import windows
 from tune_smp.inference.model_folder import open_model
-from tune_smp.inference.tiled import Predictor
+from tune_smp.inference.predictor import Predictor
 from tune_smp.results.report.pictures import ExamplePicture
 from tune_smp.training.metrics import Metrics, count_pixels, metrics_from_counts
 from tune_smp.training.precision import choose_device, use_fast_kernels

@@ -1,174 +1,157 @@
-"""``tune-smp predict``: every image of a folder through an exported model."""
+"""Tiled, overlapping, blended prediction of images of any size, in memory that does not grow with their height."""
 
 from __future__ import annotations
 
-import itertools
 import logging
-import time
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
+from functools import reduce
+from itertools import groupby, islice
+from typing import Any, TypeAlias
 
-from tune_smp.data.pairing.collection import find_images
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tune_smp.data.normalization import Affine, image_statistics
 from tune_smp.data.preprocessing import Preprocessing
-from tune_smp.data.reading.formats import shown
-from tune_smp.data.reading.image_reader import counted_notes
-from tune_smp.errors import DataError, Problem, SettingsError, listing
-from tune_smp.inference.model_folder import open_model
-from tune_smp.inference.outputs import Job, plan_outputs, write_rows
-from tune_smp.inference.sources import StackedReader
-from tune_smp.inference.tiled import Predictor, check_channels
+from tune_smp.data.tiles import Window, windows
+from tune_smp.errors import DataError, Problem, ResourceError
+from tune_smp.inference.blending import RowBlender, Rows
+from tune_smp.inference.sources import PixelSource, PlaneBands
 from tune_smp.inference.tiling import Tiling, choose_tiling
-from tune_smp.settings.predict import PredictSettings
-from tune_smp.training.precision import choose_device, use_fast_kernels
-
-__all__ = ["PredictionSummary", "Predictor", "predict_folder"]
+from tune_smp.inference.views import VIEWS, turned, turned_back
+from tune_smp.training.memory import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
+# A CPU gains nothing from larger batches, a GPU is busy with this many tiles of 256 px.
+CPU_BATCH_SIZE, GPU_BATCH_SIZE = 4, 32
 
-@dataclass(frozen=True)
-class PredictionSummary:
-    """What came out. ``skipped`` names the images left out by ``--skipCorrupt``, ``notes`` says what is to be told."""
-
-    outputs: tuple[Path, ...]
-    skipped: tuple[str, ...]
-    notes: tuple[str, ...]
-    tiling: Tiling
-    device: str
-    seconds: float
+Tile: TypeAlias = tuple[Window, NDArray[Any]]  # where it lies, and its raw pixels (C, tile, tile)
 
 
-def predict_folder(settings: PredictSettings, *, on_image: Callable[[str], None] | None = None) -> PredictionSummary:
-    """Predict every image that the pattern finds; ``on_image`` gets a line to print when one is written.
+class Predictor:
+    """An exported model with all it needs to predict images.
 
-    All that can be known without predicting is checked first: the model, the tiles, the names of the outputs, and the
-    header of every image. Pixels that turn out to be unreadable later don't keep the other images from being predicted.
-
-    Raises SettingsError for tiles that the model cannot take, ResourceError without the GPU asked for, and DataError
-    with every image that cannot be predicted, unless ``skip_corrupt`` leaves those out.
+    Every tile is normalised with its image's constants, predicted (``test_time_augmentation``: in eight orientations,
+    whose mean counts) and blended with its neighbours. A batch that does not fit into memory is halved until it does.
     """
-    started = time.perf_counter()
-    exported = open_model(settings.model)
-    preprocessing = exported.preprocessing
-    tiling = choose_tiling(preprocessing, tile_size=settings.tile_size, overlap=settings.overlap)
-    device = choose_device(settings.device)
-    use_fast_kernels(device)
-    headers = _check_headers(_plan(settings, preprocessing), preprocessing, skip_corrupt=settings.skip_corrupt)
 
-    predictor = Predictor(
-        exported.load(),
-        preprocessing,
-        device=device,
-        tiling=tiling,
-        batch_size=settings.batch_size,
-        test_time_augmentation=settings.test_time_augmentation,
-    )
-    pixels = _predict_all(headers.usable, predictor, settings, on_image or _unheard)
-    _refuse(pixels, skip_corrupt=settings.skip_corrupt)
+    def __init__(
+        self,
+        model: nn.Module,
+        preprocessing: Preprocessing,
+        *,
+        device: torch.device | str = "cpu",
+        tiling: Tiling | None = None,
+        batch_size: int | None = None,
+        test_time_augmentation: bool = False,
+    ) -> None:
+        """``model`` gives logits; it goes to the device and into evaluation mode. Defaults: see ``choose_tiling``."""
+        self.preprocessing = preprocessing
+        self._device = torch.device(device)
+        # Channels last: 1.2 to 2 times as fast on a CPU (Unet with resnet18, tiles of 256 px, one core).
+        self._model = model.to(self._device).to(memory_format=torch.channels_last).eval()
+        self._tiling = tiling or choose_tiling(preprocessing)
+        self._batch_size = batch_size or (CPU_BATCH_SIZE if self._device.type == "cpu" else GPU_BATCH_SIZE)
+        self._views = VIEWS if test_time_augmentation else VIEWS[:1]
 
-    skipped = {**headers.failed, **pixels.failed}
-    return PredictionSummary(
-        outputs=tuple(job.output for job in pixels.usable),
-        skipped=tuple(job.name for job in skipped),
-        notes=(*headers.notes, *(f"left out: {bad.where}: {bad.problem}" for bad in _grouped(skipped))),
-        tiling=tiling,
-        device=device.type,
-        seconds=time.perf_counter() - started,
-    )
+    def predict(self, reader: PixelSource) -> Iterator[Rows]:
+        """Probabilities of every plane from top to bottom, in strips of rows.
 
+        Held in memory: the decoded bands of PlaneBands, a band of classes · tile · width float32, and a batch of tiles.
+        Raises DataError where the image has other channels than the model or cannot be decoded.
+        """
+        check_channels(reader, self.preprocessing)
+        for plane in range(reader.info.planes):
+            yield from self._predict_plane(reader, plane)
 
-@dataclass(frozen=True)
-class _Sorted:
-    """Jobs for which a stage went well, and what kept the others from it."""
+    def _predict_plane(self, reader: PixelSource, plane: int) -> Iterator[Rows]:
+        info, tile, overlap = reader.info, self._tiling.tile_size, self._tiling.overlap
+        bands = PlaneBands(reader, plane)
+        affine = self._affine(bands)
+        classes = self.preprocessing.class_map.classes
+        blender = RowBlender(plane=plane, classes=classes, width=info.width, tile=tile, overlap=overlap)
 
-    usable: tuple[Job, ...]
-    failed: Mapping[Job, tuple[Problem, ...]]
-    notes: tuple[str, ...] = ()
+        for batch in _batches(_tiles(bands, info.height, info.width, self._tiling), self._batch_size):
+            probabilities = self._probabilities(np.stack([pixels for _, pixels in batch]), affine)
+            for (window, _), tile_probabilities in zip(batch, probabilities, strict=True):
+                if (rows := blender.add(window, tile_probabilities)) is not None:
+                    yield rows
+        yield blender.finish(info.height)
 
+    def _affine(self, bands: PlaneBands) -> Affine:
+        normalization = self.preprocessing.normalization
+        return normalization.affine(image_statistics(bands) if normalization.needs_statistics else None)
 
-def _plan(settings: PredictSettings, preprocessing: Preprocessing) -> tuple[Job, ...]:
-    images = find_images(
-        settings.images_dir,
-        images_pattern=settings.images_pattern,
-        channel_variable=preprocessing.channel_variable,
-        channel_values=preprocessing.channel_values,
-    )
-    try:
-        settings.output_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        cannot = f"the output folder cannot be made: {error.strerror}"
-        raise SettingsError(
-            Problem(cannot, f"--outputDir {settings.output_dir}", "choose a folder you may write to")
-        ) from error
-    return plan_outputs(images, settings.output_dir, suffix=settings.format, overwrite=settings.overwrite)
-
-
-def _check_headers(jobs: Sequence[Job], preprocessing: Preprocessing, *, skip_corrupt: bool) -> _Sorted:
-    """Open every image and look at its size and channels: cheap, so that a wrong one is told before hours of work."""
-
-    notes: dict[str, tuple[str, ...]] = {}
-
-    def check(job: Job) -> None:
-        with StackedReader(job.paths) as reader:
-            check_channels(reader, preprocessing)
-            notes[shown(job.name)] = tuple(dict.fromkeys(reader.info.notes))
-
-    checked = _each(jobs, check)
-    _refuse(checked, skip_corrupt=skip_corrupt)
-    return replace(checked, notes=tuple(counted_notes(notes, "images")))
-
-
-def _predict_all(
-    jobs: Sequence[Job], predictor: Predictor, settings: PredictSettings, on_image: Callable[[str], None]
-) -> _Sorted:
-    numbers = itertools.count(1)
-
-    def predict(job: Job) -> None:
-        number = next(numbers)
-        with StackedReader(job.paths) as reader:
-            write_rows(
-                predictor.predict(reader),
-                job.output,
-                info=reader.info,
-                class_map=predictor.preprocessing.class_map,
-                output=settings.output,
-            )
-        on_image(f"{number} of {len(jobs)}: {shown(job.name)}")
-
-    return _each(jobs, predict)
-
-
-def _each(jobs: Sequence[Job], work: Callable[[Job], None]) -> _Sorted:
-    """Do the work for every job, also after one whose data is bad."""
-    usable, failed = [], {}
-    for job in jobs:
+    def _probabilities(self, tiles: NDArray[Any], affine: Affine) -> NDArray[np.float32]:
+        """Raw tiles (N, C, T, T) → probabilities (N, K, T, T); in halves where the device's memory does not suffice."""
         try:
-            work(job)
-        except DataError as error:
-            logger.info("%s cannot be predicted", job.name, exc_info=True)
-            failed[job] = tuple(
-                replace(problem, where=problem.where or str(job.paths[0])) for problem in error.problems
+            return self._forward(tiles, affine)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(tiles) == 1:
+                raise _too_large(self._tiling.tile_size) from error
+        half = len(tiles) // 2
+        logger.warning("a batch of %d tiles does not fit into memory: halved", len(tiles))
+        torch.cuda.empty_cache()
+        return np.concatenate([self._probabilities(part, affine) for part in (tiles[:half], tiles[half:])])
+
+    @torch.inference_mode()
+    def _forward(self, tiles: NDArray[Any], affine: Affine) -> NDArray[np.float32]:
+        raw = tiles if tiles.dtype == np.uint8 else tiles.astype(np.float32)  # bytes travel to the GPU as bytes
+        images = torch.from_numpy(raw).to(self._device).float()
+        scale, offset = (torch.from_numpy(constants).to(self._device)[:, None, None] for constants in affine)
+        images = images * scale + offset  # (N, C, T, T) normalised
+        views = (turned_back(self._activated(turned(images, view)), view) for view in self._views)
+        mean = reduce(torch.add, views) / len(self._views)  # one view after the other: memory for one, not for eight
+        probabilities: NDArray[np.float32] = mean.cpu().numpy()
+        return probabilities
+
+    def _activated(self, images: Tensor) -> Tensor:
+        """Normalised images (N, C, T, T) → probabilities (N, K, T, T)."""
+        logits: Tensor = self._model(images.contiguous(memory_format=torch.channels_last)).float()
+        multiclass = self.preprocessing.segmentation_mode == "multiclass"
+        return logits.softmax(dim=1) if multiclass else logits.sigmoid()
+
+
+def check_channels(reader: PixelSource, preprocessing: Preprocessing) -> None:
+    """Raises DataError where an image has another number of channels than the model."""
+    if reader.info.channels != preprocessing.channels:
+        raise DataError(
+            Problem(
+                f"the model takes {preprocessing.channels} channels, the image has {reader.info.channels}",
+                fix=_way_to_the_channels(preprocessing),
             )
-        else:
-            usable.append(job)
-    return _Sorted(tuple(usable), failed)
+        )
 
 
-def _refuse(stage: _Sorted, *, skip_corrupt: bool) -> None:
-    """Raise DataError where an image failed that may not be skipped, or where none is left."""
-    if stage.failed and not (skip_corrupt and stage.usable):
-        raise DataError(_grouped(stage.failed))
+def _way_to_the_channels(preprocessing: Preprocessing) -> str:
+    variable = preprocessing.channel_variable
+    if variable is None:
+        return "choose images of the kind that the model was trained on"
+    return f"name the variable {{{variable}}} in --imagesPattern: the model stacks its values into channels"
 
 
-def _grouped(failed: Mapping[Job, tuple[Problem, ...]]) -> list[Problem]:
-    """One problem per reason, naming the files that share it."""
-    places: dict[Problem, list[str]] = defaultdict(list)
-    for problem in itertools.chain.from_iterable(failed.values()):
-        places[replace(problem, where="")].append(problem.where)
-    return [replace(reason, where=listing(where)) for reason, where in places.items()]
+def _tiles(bands: PlaneBands, height: int, width: int, tiling: Tiling) -> Iterator[Tile]:
+    """The tiles of one plane, row by row; an image smaller than a tile goes on to the right and below, mirrored."""
+    tile = tiling.tile_size
+    grid = windows(height, width, tile=tile, overlap=tiling.overlap)
+    for y, row in groupby(grid, key=lambda window: window.y):
+        pixels = bands.rows(y, min(tile, height))
+        missing = ((0, 0), (0, max(0, tile - height)), (0, max(0, tile - width)))
+        pixels = np.pad(pixels, missing, mode="reflect")
+        yield from ((window, pixels[:, :, window.x : window.x + tile]) for window in row)
 
 
-def _unheard(_: str) -> None:
-    """Nobody wants to be told."""
+def _batches(tiles: Iterable[Tile], size: int) -> Iterator[Sequence[Tile]]:
+    tiles = iter(tiles)
+    while batch := list(islice(tiles, size)):
+        yield batch
+
+
+def _too_large(tile_size: int) -> ResourceError:
+    fix = "pass a smaller --tileSize, or another --device"
+    return ResourceError(Problem(f"the memory does not suffice to predict one tile of {tile_size} px", fix=fix))

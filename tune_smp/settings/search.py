@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge, Gt, Le, MinLen
 
+from tune_smp.choices.samplers import SAMPLERS
+from tune_smp.choices.schedulers import SCHEDULERS
 from tune_smp.errors import Problem
 from tune_smp.settings.base import Draft, Rule, Settings
 from tune_smp.settings.data import DataSettings
@@ -102,8 +104,8 @@ class SearchSettings(RunSettings):
         ),
     ] = None
     scheduler: Annotated[
-        Literal["asha", "median", "none"],
-        About("What ends poor trials early: successive halving, the median rule, or nothing.", "Search"),
+        str,
+        About("Trial scheduler: what ends poor trials early.", "Search", choices=tuple(SCHEDULERS), table="schedulers"),
     ] = "asha"
     grace_period: Annotated[
         int | None,
@@ -114,8 +116,13 @@ class SearchSettings(RunSettings):
         float, Gt(1), About("ASHA: one trial in so many goes on from one rung to the next.", "Search")
     ] = 3.0
     sampler: Annotated[
-        Literal["tpe", "random", "quasirandom"],
-        About("How the next trial is chosen: from what the earlier ones taught, or not.", "Search"),
+        str,
+        About(
+            "Sampler: how the next point is chosen, from what the earlier trials taught, or not.",
+            "Search",
+            choices=tuple(SAMPLERS),
+            table="samplers",
+        ),
     ] = "tpe"
     warm_start: Annotated[
         Path | None,

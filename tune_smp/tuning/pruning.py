@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,34 +64,44 @@ def default_grace_period(space: SearchSpace) -> int:
 
 
 def build_scheduler(name: str, *, most_epochs: int, grace_period: int, reduction_factor: float) -> TrialScheduler:
-    """The scheduler ``asha``, ``median`` or ``none``.
+    """The scheduler of this name, one of `choices.schedulers`. None of them ends trial 0."""
+    return BUILDERS[name](most_epochs, min(grace_period, most_epochs), reduction_factor)
 
-    ASHA (Li et al. 2020) has rungs at grace_period × reduction_factor^k epochs: at each, a trial goes on if it is among
-    the best 1/reduction_factor of those that came there before it. Neither it nor the median rule ends trial 0.
-    """
-    if name == "asha":
-        return _Asha(
-            time_attr=EPOCH,
-            metric=METRIC,
-            mode="max",
-            max_t=most_epochs,
-            grace_period=min(grace_period, most_epochs),
-            reduction_factor=reduction_factor,
-            # A trial that came to its last epoch says so itself, and is completed, not pruned.
-            stop_last_trials=False,
-        )
-    if name == "median":
-        # Trials are never paused to wait for others: a paused one would have to be stored and loaded.
-        rule: TrialScheduler = _MedianRule(
-            time_attr=EPOCH, metric=METRIC, mode="max", grace_period=grace_period, min_time_slice=math.inf
-        )
-        return rule
-    return no_scheduler()
+
+def _asha(most_epochs: int, grace_period: int, reduction_factor: float) -> TrialScheduler:
+    """ASHA (Li et al. 2020): rungs at grace_period × reduction_factor^k epochs; at each, a trial goes on if it is among
+    the best 1/reduction_factor of those that came there before it."""
+    return _Asha(
+        time_attr=EPOCH,
+        metric=METRIC,
+        mode="max",
+        max_t=most_epochs,
+        grace_period=grace_period,
+        reduction_factor=reduction_factor,
+        # A trial that came to its last epoch says so itself, and is completed, not pruned.
+        stop_last_trials=False,
+    )
+
+
+def _median(most_epochs: int, grace_period: int, reduction_factor: float) -> TrialScheduler:  # noqa: ARG001
+    # Trials are never paused to wait for others: a paused one would have to be stored and loaded.
+    rule: TrialScheduler = _MedianRule(
+        time_attr=EPOCH, metric=METRIC, mode="max", grace_period=grace_period, min_time_slice=math.inf
+    )
+    return rule
 
 
 def no_scheduler() -> TrialScheduler:
     """Every trial runs to its own end."""
     return FIFOScheduler()
+
+
+BUILDERS: dict[str, Callable[[int, int, float], TrialScheduler]] = {
+    "asha": _asha,
+    "median": _median,
+    "none": lambda *_: no_scheduler(),
+}
+"""From most epochs, grace period and reduction factor."""
 
 
 def remember(scheduler: TrialScheduler, records: Sequence[TrialRecord]) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from tune_smp.workflows.inspection import check, predict, report
+from tune_smp.workflows.inspection import check, report
 from tune_smp.workflows.output import console
+from tune_smp.workflows.predicting import predict
 from tune_smp.workflows.resuming import resume
 from tune_smp.workflows.searching import search
 from tune_smp.workflows.training import train

@@ -1,11 +1,9 @@
-"""Using and looking: predict, check, report."""
+"""Looking at files and at results: check, report."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tune_smp.data.findings import describe_collection, inspect_split
 from tune_smp.errors import Problem, SettingsError
@@ -18,10 +16,6 @@ from tune_smp.workflows.delivery import write_report
 from tune_smp.workflows.output import console, tell
 from tune_smp.workflows.preparation import decode, find, reopen, split
 
-if TYPE_CHECKING:
-    from tune_smp.inference.predictor import PredictionSummary
-    from tune_smp.settings.predict import PredictSettings
-
 
 @dataclass(frozen=True, slots=True)
 class Findings:
@@ -31,19 +25,6 @@ class Findings:
     channels: int
     lines: tuple[str, ...]
     notes: tuple[str, ...]
-
-
-def predict(settings: PredictSettings) -> PredictionSummary:
-    """Write a label image for every image of a folder. Raises SettingsError, DataError, ResourceError."""
-    from tune_smp.inference.predictor import predict_folder  # noqa: PLC0415  imports torch
-
-    started = time.monotonic()
-    summary = predict_folder(settings, on_image=console.print)
-    tell(summary.notes)
-    console.print(
-        f"{len(summary.outputs)} label images in {settings.output_dir} after {time.monotonic() - started:.1f} s"
-    )
-    return summary
 
 
 def check(settings: DataSettings) -> Findings:

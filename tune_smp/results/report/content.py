@@ -9,6 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from tune_smp.choices.schedulers import SCHEDULERS
 from tune_smp.choices.states import SEARCH_STATES, TRIAL_STATES, trial_state
 from tune_smp.errors import listing
 from tune_smp.results.leaderboard import number, whole_number
@@ -18,7 +19,6 @@ from tune_smp.results.report.facts import Facts, mapping, text
 from tune_smp.results.report.pictures import ExamplePicture, Shown, shown
 from tune_smp.results.report.tables import Difference, Failure, TrialTable, differences, failures, trial_table
 
-_PRUNED_BY = {"asha": "ASHA", "median": "the median rule"}
 _UNFINISHED = "not at its end: still at work, or stopped without a chance to say so"
 
 
@@ -191,8 +191,8 @@ def _search_plots(facts: Facts) -> list[Plot]:
         svg = figures.learning_curves(
             facts.curves, facts.trials, column=facts.metric_column, metric=_printable(facts.metric), best=best
         )
-        pruned = _PRUNED_BY.get(str(mapping(mapping(facts.settings.get("settings")).get("values")).get("scheduler")))
-        bar = (("other bar", f"pruned by {pruned}"),) if pruned else ()
+        scheduler = SCHEDULERS.get(str(facts.values.get("scheduler")), SCHEDULERS["none"])
+        bar = (("other bar", f"pruned by {scheduler.pruned_by}"),) if scheduler.pruned_by else ()
         ends = (("other dot", "ran to its end"), *bar, ("other cross", "failed, diverged"))
         plots.append(Plot("Learning curves", svg, (*legend, *ends), _curves_remark(facts, best)))
     return plots

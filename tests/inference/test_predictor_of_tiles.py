@@ -19,8 +19,8 @@ from tune_smp.data.preprocessing import Preprocessing
 from tune_smp.data.reading.image_reader import ImageInfo
 from tune_smp.errors import DataError, ResourceError
 from tune_smp.inference import sources
+from tune_smp.inference.predictor import Predictor
 from tune_smp.inference.sources import PixelSource
-from tune_smp.inference.tiled import Predictor
 from tune_smp.inference.tiling import Tiling
 
 Make = Callable[..., Any]

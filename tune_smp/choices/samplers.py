@@ -1,0 +1,24 @@
+"""How the next point of a search space can be chosen. `tuning.sampler` builds them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+
+@dataclass(frozen=True, slots=True)
+class SamplerChoice:
+    """One sampler."""
+
+    name: str
+    summary: str
+
+
+_ROWS = (
+    SamplerChoice("tpe", "tree-structured Parzen estimator: learns from the trials that ended"),
+    SamplerChoice("random", "independent draws; learns nothing"),
+    SamplerChoice("quasirandom", "a scrambled Sobol sequence, which covers the space evenly; learns nothing"),
+)
+
+SAMPLERS: Mapping[str, SamplerChoice] = MappingProxyType({row.name: row for row in _ROWS})

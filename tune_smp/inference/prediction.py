@@ -1,0 +1,172 @@
+"""``tune-smp predict``: every image of a folder through an exported model."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tune_smp.data.pairing.collection import find_images
+from tune_smp.data.preprocessing import Preprocessing
+from tune_smp.data.reading.formats import shown
+from tune_smp.data.reading.image_reader import counted_notes
+from tune_smp.errors import DataError, Problem, SettingsError, listing
+from tune_smp.inference.model_folder import open_model
+from tune_smp.inference.outputs import Job, plan_outputs, write_rows
+from tune_smp.inference.predictor import Predictor, check_channels
+from tune_smp.inference.sources import StackedReader
+from tune_smp.inference.tiling import Tiling, choose_tiling
+from tune_smp.settings.predict import PredictSettings
+from tune_smp.training.precision import choose_device, use_fast_kernels
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PredictionSummary:
+    """What came out. ``skipped`` names the images left out by ``--skipCorrupt``, ``notes`` says what is to be told."""
+
+    outputs: tuple[Path, ...]
+    skipped: tuple[str, ...]
+    notes: tuple[str, ...]
+    tiling: Tiling
+    device: str
+    seconds: float
+
+
+def predict_folder(settings: PredictSettings, *, on_image: Callable[[str], None] | None = None) -> PredictionSummary:
+    """Predict every image that the pattern finds; ``on_image`` gets a line to print when one is written.
+
+    All that can be known without predicting is checked first: the model, the tiles, the names of the outputs, and the
+    header of every image. Pixels that turn out to be unreadable later don't keep the other images from being predicted.
+
+    Raises SettingsError for tiles that the model cannot take, ResourceError without the GPU asked for, and DataError
+    with every image that cannot be predicted, unless ``skip_corrupt`` leaves those out.
+    """
+    started = time.perf_counter()
+    exported = open_model(settings.model)
+    preprocessing = exported.preprocessing
+    tiling = choose_tiling(preprocessing, tile_size=settings.tile_size, overlap=settings.overlap)
+    device = choose_device(settings.device)
+    use_fast_kernels(device)
+    headers = _check_headers(_plan(settings, preprocessing), preprocessing, skip_corrupt=settings.skip_corrupt)
+
+    predictor = Predictor(
+        exported.load(),
+        preprocessing,
+        device=device,
+        tiling=tiling,
+        batch_size=settings.batch_size,
+        test_time_augmentation=settings.test_time_augmentation,
+    )
+    pixels = _predict_all(headers.usable, predictor, settings, on_image or _unheard)
+    _refuse(pixels, skip_corrupt=settings.skip_corrupt)
+
+    skipped = {**headers.failed, **pixels.failed}
+    return PredictionSummary(
+        outputs=tuple(job.output for job in pixels.usable),
+        skipped=tuple(job.name for job in skipped),
+        notes=(*headers.notes, *(f"left out: {bad.where}: {bad.problem}" for bad in _grouped(skipped))),
+        tiling=tiling,
+        device=device.type,
+        seconds=time.perf_counter() - started,
+    )
+
+
+@dataclass(frozen=True)
+class _Sorted:
+    """Jobs for which a stage went well, and what kept the others from it."""
+
+    usable: tuple[Job, ...]
+    failed: Mapping[Job, tuple[Problem, ...]]
+    notes: tuple[str, ...] = ()
+
+
+def _plan(settings: PredictSettings, preprocessing: Preprocessing) -> tuple[Job, ...]:
+    images = find_images(
+        settings.images_dir,
+        images_pattern=settings.images_pattern,
+        channel_variable=preprocessing.channel_variable,
+        channel_values=preprocessing.channel_values,
+    )
+    try:
+        settings.output_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        cannot = f"the output folder cannot be made: {error.strerror}"
+        raise SettingsError(
+            Problem(cannot, f"--outputDir {settings.output_dir}", "choose a folder you may write to")
+        ) from error
+    return plan_outputs(images, settings.output_dir, suffix=settings.format, overwrite=settings.overwrite)
+
+
+def _check_headers(jobs: Sequence[Job], preprocessing: Preprocessing, *, skip_corrupt: bool) -> _Sorted:
+    """Open every image and look at its size and channels: cheap, so that a wrong one is told before hours of work."""
+
+    notes: dict[str, tuple[str, ...]] = {}
+
+    def check(job: Job) -> None:
+        with StackedReader(job.paths) as reader:
+            check_channels(reader, preprocessing)
+            notes[shown(job.name)] = tuple(dict.fromkeys(reader.info.notes))
+
+    checked = _each(jobs, check)
+    _refuse(checked, skip_corrupt=skip_corrupt)
+    return replace(checked, notes=tuple(counted_notes(notes, "images")))
+
+
+def _predict_all(
+    jobs: Sequence[Job], predictor: Predictor, settings: PredictSettings, on_image: Callable[[str], None]
+) -> _Sorted:
+    numbers = itertools.count(1)
+
+    def predict(job: Job) -> None:
+        number = next(numbers)
+        with StackedReader(job.paths) as reader:
+            write_rows(
+                predictor.predict(reader),
+                job.output,
+                info=reader.info,
+                class_map=predictor.preprocessing.class_map,
+                output=settings.output,
+            )
+        on_image(f"{number} of {len(jobs)}: {shown(job.name)}")
+
+    return _each(jobs, predict)
+
+
+def _each(jobs: Sequence[Job], work: Callable[[Job], None]) -> _Sorted:
+    """Do the work for every job, also after one whose data is bad."""
+    usable, failed = [], {}
+    for job in jobs:
+        try:
+            work(job)
+        except DataError as error:
+            logger.info("%s cannot be predicted", job.name, exc_info=True)
+            failed[job] = tuple(
+                replace(problem, where=problem.where or str(job.paths[0])) for problem in error.problems
+            )
+        else:
+            usable.append(job)
+    return _Sorted(tuple(usable), failed)
+
+
+def _refuse(stage: _Sorted, *, skip_corrupt: bool) -> None:
+    """Raise DataError where an image failed that may not be skipped, or where none is left."""
+    if stage.failed and not (skip_corrupt and stage.usable):
+        raise DataError(_grouped(stage.failed))
+
+
+def _grouped(failed: Mapping[Job, tuple[Problem, ...]]) -> list[Problem]:
+    """One problem per reason, naming the files that share it."""
+    places: dict[Problem, list[str]] = defaultdict(list)
+    for problem in itertools.chain.from_iterable(failed.values()):
+        places[replace(problem, where="")].append(problem.where)
+    return [replace(reason, where=listing(where)) for reason, where in places.items()]
+
+
+def _unheard(_: str) -> None:
+    """Nobody wants to be told."""
