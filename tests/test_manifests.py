@@ -81,7 +81,7 @@ def schemas() -> Path:
 
 def test_no_generated_file_is_out_of_date(repository: Path) -> None:
     files = generated_files(repository)
-    assert {path.name for path in files} == {"plugin.json", "ict.yaml", "tune-smp.cwl", "README.md", "wipp.md"}
+    assert {path.name for path in files} == {"plugin.json", "ict.yaml", "tune-smp.cwl", "flags.md", "wipp.md"}
     assert not [path.name for path, text in files.items() if path.read_text("utf-8") != text], "run: make manifests"
 
 
@@ -93,12 +93,13 @@ def test_writing_mends_what_was_typed_and_leaves_the_rest(
         (tmp_path / path.relative_to(repository)).write_text(text, "utf-8")
     (tmp_path / "plugin.json").write_text("{}", "utf-8")
     (tmp_path / "ict.yaml").unlink()
-    readme = (tmp_path / "README.md").read_text("utf-8")
-    (tmp_path / "README.md").write_text(readme.replace("| **`--patience`**", "| **`--pa`**") + "mine\n", "utf-8")
+    page = tmp_path / "docs" / "flags.md"
+    text = page.read_text("utf-8")
+    page.write_text(text.replace("| **`--patience`**", "| **`--pa`**") + "mine\n", "utf-8")
     write_generated_files(tmp_path)
-    assert capsys.readouterr().out == "wrote plugin.json\nwrote ict.yaml\nwrote README.md\n"
+    assert capsys.readouterr().out == "wrote plugin.json\nwrote ict.yaml\nwrote docs/flags.md\n"
     assert json.loads((tmp_path / "plugin.json").read_text("utf-8")) == plugin()
-    assert (tmp_path / "README.md").read_text("utf-8") == readme + "mine\n"
+    assert page.read_text("utf-8") == text + "mine\n"
     write_generated_files(tmp_path)
     assert capsys.readouterr().out == ""
 

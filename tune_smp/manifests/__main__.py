@@ -15,8 +15,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 def generated_files(repository: Path) -> dict[Path, str]:
     """What each generated file has to say today. Raises DataError where a marker for a table is missing."""
-    readme, guide = repository / "README.md", repository / "docs" / "wipp.md"
-    readme_tables = {
+    flags, guide = repository / "docs" / "flags.md", repository / "docs" / "wipp.md"
+    tables = {
         "flags": flag_table(),
         "search-flags": search_flag_table(),
         "predict-flags": predict_flag_table(),
@@ -25,7 +25,7 @@ def generated_files(repository: Path) -> dict[Path, str]:
         repository / "plugin.json": plugin_json(),
         repository / "ict.yaml": ict_yaml(),
         repository / "tune-smp.cwl": cwl(),
-        readme: with_tables(readme.read_text("utf-8"), readme_tables, file=readme),
+        flags: with_tables(flags.read_text("utf-8"), tables, file=flags),
         guide: with_tables(guide.read_text("utf-8"), {"plugin": plugin_table()}, file=guide),
     }
 

@@ -1,4 +1,4 @@
-"""The tables of README.md and docs/wipp.md, in Markdown, between their markers."""
+"""The tables of docs/flags.md and docs/wipp.md, in Markdown, between their markers."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What is said about a setting where it is declared, and the flags that follow from it.
 
-Help texts, README tables and error messages read `flags_of`; nothing about a flag is written twice.
+Help texts, docs/flags.md and error messages read `flags_of`; nothing about a flag is written twice.
 """
 
 from __future__ import annotations

@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from tune_smp.data.reading.foreign_formats import foreign_format
 from tune_smp.errors import DataError, Problem
 
-Format = Literal["tiff", "png", "jpeg", "zarr"]
 
-# Longest first: the stem of "a.ome.tif" is "a".
-SUFFIXES: dict[str, Format] = {
-    ".ome.tiff": "tiff",
-    ".ome.tif": "tiff",
-    ".ome.zarr": "zarr",
-    ".zarr": "zarr",
-    ".tiff": "tiff",
-    ".tif": "tiff",
-    ".btf": "tiff",
-    ".tf8": "tiff",
-    ".png": "png",
-    ".jpeg": "jpeg",
-    ".jpg": "jpeg",
-}
-_MAGIC: tuple[tuple[bytes, Format], ...] = (
-    (b"II*\0", "tiff"),
-    (b"MM\0*", "tiff"),
-    (b"II+\0", "tiff"),  # BigTIFF
-    (b"MM\0+", "tiff"),
-    (b"\x89PNG\r\n\x1a\n", "png"),
-    (b"\xff\xd8\xff", "jpeg"),
+@dataclass(frozen=True, slots=True)
+class ImageFormat:
+    """A format that is read: ``suffixes`` in lower case, the usual one first, and what its files can begin with as
+    ``magic``, empty for folders."""
+
+    name: str
+    suffixes: tuple[str, ...]
+    magic: tuple[bytes, ...] = ()
+
+
+_ROWS = (
+    ImageFormat(
+        "TIFF",
+        (".tif", ".tiff", ".ome.tif", ".ome.tiff", ".btf", ".tf8"),
+        (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),  # the last two: BigTIFF
+    ),
+    ImageFormat("OME-Zarr", (".ome.zarr", ".zarr")),
+    ImageFormat("PNG", (".png",), (b"\x89PNG\r\n\x1a\n",)),
+    ImageFormat("JPEG", (".jpg", ".jpeg"), (b"\xff\xd8\xff",)),
 )
+FORMATS: dict[str, ImageFormat] = {row.name: row for row in _ROWS}
+"""By name; `images.READERS` opens them."""
+ZARR = FORMATS["OME-Zarr"]
+
 _JUNK_NAMES = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "__macosx"})
 
 
@@ -51,7 +52,9 @@ def is_junk(path: Path) -> bool:
 def image_suffix(name: str) -> str:
     """The image suffix as it stands in the name (``.ome.tif``), or an empty string."""
     folded = name.lower()
-    known = next((suffix for suffix in SUFFIXES if folded.endswith(suffix)), "")
+    suffixes = (suffix for row in FORMATS.values() for suffix in row.suffixes)
+    # The longest: the stem of "a.ome.tif" is "a".
+    known = max((suffix for suffix in suffixes if folded.endswith(suffix)), key=len, default="")
     return name[len(name) - len(known) :]
 
 
@@ -60,7 +63,7 @@ def image_stem(name: str) -> str:
     return name[: len(name) - len(image_suffix(name))]
 
 
-def image_format(path: Path) -> Format:
+def image_format(path: Path) -> ImageFormat:
     """What the file is, where name and first bytes agree.
 
     Raises:
@@ -90,20 +93,19 @@ def is_zarr(path: Path) -> bool:
     return any((path / name).is_file() for name in (".zgroup", ".zarray", ".zattrs", "zarr.json"))
 
 
-def _folder_format(path: Path, suffix: str) -> Format:
-    if SUFFIXES.get(suffix.lower()) != "zarr" and not is_zarr(path):
+def _folder_format(path: Path, suffix: str) -> ImageFormat:
+    if suffix.lower() not in ZARR.suffixes and not is_zarr(path):
         raise DataError(Problem("an image is due, this is a folder", shown(path), "OME-Zarr images end in .ome.zarr"))
-    return "zarr"
+    return ZARR
 
 
-def _file_format(path: Path, suffix: str, start: bytes) -> Format:
+def _file_format(path: Path, suffix: str, start: bytes) -> ImageFormat:
     if not start:
         raise DataError(Problem("the file is empty (0 bytes)", shown(path), "copy the file again"))
-    actual = next((name for magic, name in _MAGIC if start.startswith(magic)), None)
+    actual = next((row for row in FORMATS.values() if row.magic and start.startswith(row.magic)), None)
     if actual is None:
         raise DataError(_unknown(path))
-    if SUFFIXES.get(suffix.lower()) != actual:
-        problem = f"the file holds a {actual.upper()} image, but its name ends in {path.suffix or 'no suffix'!r}"
-        usual = next(suffix for suffix, name in reversed(SUFFIXES.items()) if name == actual and suffix != ".tf8")
-        raise DataError(Problem(problem, shown(path), f"rename it to end in {usual}"))
+    if suffix.lower() not in actual.suffixes:
+        problem = f"the file holds a {actual.name} image, but its name ends in {path.suffix or 'no suffix'!r}"
+        raise DataError(Problem(problem, shown(path), f"rename it to end in {actual.suffixes[0]}"))
     return actual

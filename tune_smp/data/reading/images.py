@@ -14,7 +14,7 @@ import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
 from pathlib import Path
@@ -34,11 +34,12 @@ from tune_smp.errors import DataError, Problem, ResourceError
 __all__ = ["ImageInfo", "ImageReader", "LabelWriter", "image_stem", "is_junk", "open_image"]
 
 TILE = 1024  # px, the tiles in which bfio reads and writes
+Size = tuple[int, int]  # height, width
 _BY_BFIO = frozenset({"channels", "height", "width", "planes", "dtype", "times"})
 _WRITABLE = frozenset({"uint8", "uint16", "uint32", "int8", "int16", "int32", "float32"})
 
 
-def open_image(path: Path, *, size: tuple[int, int] | None = None) -> ImageReader:
+def open_image(path: Path, *, size: Size | None = None) -> ImageReader:
     """Open an image file (or OME-Zarr folder) for reading.
 
     Of several images in one TIFF, the only one with this ``size`` (height, width) is read, else the first.
@@ -46,18 +47,10 @@ def open_image(path: Path, *, size: tuple[int, int] | None = None) -> ImageReade
     Raises:
         DataError: it cannot be read; file and reason are named.
     """
-    match image_format(path):
-        case "zarr":
-            return _open_zarr(path)
-        case "tiff":
-            return _open_tiff(path, size)
-        case "png" | "jpeg" as kind:
-            from tune_smp.data.reading.pictures import PictureReader  # noqa: PLC0415  Pillow, for those who have pictures
-
-            return PictureReader(path, kind)
+    return READERS[image_format(path).name](path, size)
 
 
-def _open_zarr(path: Path) -> ImageReader:
+def _open_zarr(path: Path, _: Size | None) -> ImageReader:
     try:
         found = find_full_resolution(path)
         # bfio knows OME-Zarr by its suffix, which the fields of a plate lack.
@@ -70,7 +63,13 @@ def _open_zarr(path: Path) -> ImageReader:
     return OmeReader(path, "zarr", found.info if found else None)
 
 
-def _open_tiff(path: Path, size: tuple[int, int] | None) -> ImageReader:
+def _open_picture(path: Path, _: Size | None) -> ImageReader:
+    from tune_smp.data.reading.pictures import open_picture  # noqa: PLC0415  Pillow, for those who have pictures
+
+    return open_picture(path)
+
+
+def _open_tiff(path: Path, size: Size | None) -> ImageReader:
     reader = TiffReader(path, size=size)
     if not _is_bfio_tiff(path, reader):
         return reader
@@ -82,6 +81,15 @@ def _open_tiff(path: Path, size: tuple[int, int] | None) -> ImageReader:
         return reader
     reader.close()
     return ome
+
+
+READERS: dict[str, Callable[[Path, Size | None], ImageReader]] = {
+    "TIFF": _open_tiff,
+    "OME-Zarr": _open_zarr,
+    "PNG": _open_picture,
+    "JPEG": _open_picture,
+}
+"""What opens a file of each of `formats.FORMATS`; of several images in it, the one of the wanted size."""
 
 
 def _is_bfio_tiff(path: Path, reader: TiffReader) -> bool:

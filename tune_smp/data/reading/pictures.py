@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -31,12 +31,20 @@ _MODES: dict[str, tuple[int, type[np.generic]]] = {
 _EXIF_ORIENTATION = 0x0112
 
 
+def open_picture(path: Path) -> ImageReader:
+    """Open a PNG or JPEG file, whichever it is. Raises DataError where it cannot be read."""
+    with path.open("rb") as file:
+        is_png = file.read(4) == b"\x89PNG"
+    return PictureReader(path, PngImageFile if is_png else JpegImageFile)
+
+
 class PictureReader(ImageReader):
     """A PNG or JPEG file. It is decoded whole, at the first ``read``: neither format allows less."""
 
-    def __init__(self, path: Path, kind: Literal["png", "jpeg"]) -> None:
+    def __init__(self, path: Path, plugin: type[PngImageFile | JpegImageFile]) -> None:
+        """``plugin`` is Pillow's own: Image.open refuses large images as bombs, and tries other formats too."""
         self._pixels: NDArray[Any] | None = None
-        self._file = _open(path, kind)
+        self._file: ImageFile.ImageFile = _open(path, plugin)
         try:
             super().__init__(path, self._describe(path))
         except BaseException:
@@ -95,9 +103,7 @@ class PictureReader(ImageReader):
         return np.moveaxis(pixels, -1, 0)
 
 
-def _open(path: Path, kind: Literal["png", "jpeg"]) -> ImageFile.ImageFile:
-    # The plugins themselves: Image.open refuses large images as decompression bombs, and tries other formats too.
-    plugin = PngImageFile if kind == "png" else JpegImageFile
+def _open(path: Path, plugin: type[PngImageFile | JpegImageFile]) -> ImageFile.ImageFile:
     try:
         return plugin(str(path))
     except (OSError, SyntaxError, ValueError) as error:
