@@ -21,22 +21,22 @@ requirements:
 inputs:
   imagesDir:
     type: "Directory"
-    doc: "Folder of the images; its sub-folder images/ is used where there is one."
+    doc: "Images folder; its sub-folder images/ is used where there is one."
     inputBinding:
       prefix: "--imagesDir"
   labelsDir:
     type: "Directory"
-    doc: "Folder of the labels; its sub-folder labels/ is used where there is one, else images/."
+    doc: "Labels folder; its sub-folder labels/ is used where there is one, else images/."
     inputBinding:
       prefix: "--labelsDir"
   imagesPattern:
     type: "string"
-    doc: "filepattern of the image names, such as img_{i:d+}.ome.tif."
+    doc: "File name pattern (filepattern) of the images, such as img_{i:d+}.ome.tif."
     inputBinding:
       prefix: "--imagesPattern"
   labelsPattern:
     type: "string"
-    doc: "filepattern of the label names; shared variables pair images with labels."
+    doc: "File name pattern of the labels; shared variables pair images with labels."
     inputBinding:
       prefix: "--labelsPattern"
   segmentationMode:
@@ -46,17 +46,17 @@ inputs:
         - "binary"
         - "multilabel"
         - "multiclass"
-    doc: "What labels mean: above 0 is foreground; one channel or file per class; one value per class."
+    doc: "Meaning of the labels: above 0 is foreground; one channel or file per class; one value per class."
     inputBinding:
       prefix: "--segmentationMode"
   trainFraction:
     type: "double?"
-    doc: "Share of the images to train on; the others validate. (> 0 and < 1; default: 0.7)"
+    doc: "Training fraction: share of the images to train on; the others validate. (> 0 and < 1; default: 0.7)"
     inputBinding:
       prefix: "--trainFraction"
   pretrainedModel:
     type: "Directory?"
-    doc: "Output folder of an earlier run, or its model/, or of the original WIPP plugin, to go on from. (default: start from encoderBaseVariantWeights)"
+    doc: "Pretrained model to start from: output folder of a run, or its model/, or of the original WIPP plugin. (default: start from encoderBaseVariantWeights)"
     inputBinding:
       prefix: "--pretrainedModel"
   modelName:
@@ -76,7 +76,7 @@ inputs:
           - "UPerNet"
           - "Segformer"
           - "DPT"
-    doc: "Architecture of the network. (default: Unet)"
+    doc: "Architecture of the network: what joins the encoder's features into a mask. (default: Unet)"
     inputBinding:
       prefix: "--modelName"
   encoderBaseVariantWeights:
@@ -97,7 +97,7 @@ inputs:
           - "SoftBCEWithLogitsLoss"
           - "SoftCrossEntropyLoss"
           - "MCCLoss"
-    doc: "Loss that training makes smaller. (default: JaccardLoss)"
+    doc: "Loss function that training minimizes. (default: JaccardLoss)"
     inputBinding:
       prefix: "--lossName"
   metricName:
@@ -110,7 +110,7 @@ inputs:
           - "Accuracy"
           - "Recall"
           - "Precision"
-    doc: "Metric on the validation images that decides which epoch is best. (default: IoU)"
+    doc: "Validation metric that decides which epoch is best. (default: IoU)"
     inputBinding:
       prefix: "--metricName"
   optimizerName:
@@ -129,37 +129,37 @@ inputs:
           - "RMSprop"
           - "Rprop"
           - "SGD"
-    doc: "Optimizer that moves the weights. (default: Adam)"
+    doc: "Optimizer that updates the weights. (default: Adam)"
     inputBinding:
       prefix: "--optimizerName"
   batchSize:
     type: "int?"
-    doc: "Tiles per step. (>= 1 tiles; default: the largest that fits, measured)"
+    doc: "Batch size: tiles per step. (>= 1 tiles; default: the largest that fits, measured)"
     inputBinding:
       prefix: "--batchSize"
   maxEpochs:
     type: "int?"
-    doc: "Most epochs to train. (>= 1 epochs; default: 100)"
+    doc: "Number of epochs to train at most. (>= 1 epochs; default: 100)"
     inputBinding:
       prefix: "--maxEpochs"
   patience:
     type: "int?"
-    doc: "Epochs without a better validation loss after which training stops. (>= 1 epochs; default: 10)"
+    doc: "Early-stopping patience: epochs without a better validation loss after which training stops. (>= 1 epochs; default: 10)"
     inputBinding:
       prefix: "--patience"
   minDelta:
     type: "double?"
-    doc: "By how much the validation loss must fall to count as better. (>= 0; default: 0.0001)"
+    doc: "Early-stopping threshold: by how much the validation loss must fall to count as better. (>= 0; default: 0.0001)"
     inputBinding:
       prefix: "--minDelta"
   outputDir:
     type: "Directory"
-    doc: "Folder for the model and everything else that is written."
+    doc: "Output folder for the model and everything else that is written."
     inputBinding:
       prefix: "--outputDir"
 outputs:
   outputDir:
     type: "Directory"
-    doc: "Folder for the model and everything else that is written."
+    doc: "Output folder for the model and everything else that is written."
     outputBinding:
       glob: "$(inputs.outputDir.basename)"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from tune_smp.data.pairing.collection import Collection
 from tune_smp.data.pairing.pairs import Pair, relative_name
 from tune_smp.data.reading.formats import shown
 from tune_smp.errors import DataError, Problem, ResourceError, SettingsError, nearest
+from tune_smp.writing import whole_file
 
 Subset = Literal["train", "validation"]
 
@@ -117,7 +117,8 @@ def write_split(
     writer.writerow(COLUMNS)
     writer.writerows(rows)
     try:
-        _write_whole(path, text.getvalue().encode("utf-8", "surrogateescape"))
+        with whole_file(path) as temporary:
+            temporary.write_bytes(text.getvalue().encode("utf-8", "surrogateescape"))
     except OSError as error:
         raise ResourceError(Problem(f"the file cannot be written ({error.strerror})", shown(path))) from error
 
@@ -226,12 +227,3 @@ def _region(row: Mapping[str, str], by_files: Mapping[tuple[str, str, int], int]
         raise ValueError(f"{row['subset']!r} is neither train nor validation")
     subset: Subset = "train" if row["subset"] == "train" else "validation"
     return Region(by_files[files], int(row["y0"]), int(row["y1"]), int(row["x0"]), int(row["x1"]), subset)
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -16,6 +16,7 @@ from typing import Any
 
 import filelock
 
+from tune_smp import writing
 from tune_smp.choices.states import trial_state
 from tune_smp.errors import (
     DataError,
@@ -222,16 +223,13 @@ def whole_file(path: Path) -> Iterator[Path]:
 
     Raises ResourceError when the disk is full; what was at ``path`` before is then still there.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        yield temporary
-        temporary.replace(path)
+        with writing.whole_file(path) as temporary:
+            yield temporary
     except OSError as error:
         raise ResourceError(
             Problem(f"cannot write the file: {error.strerror}", str(path), "free some space, then: tune-smp resume")
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tune_smp.errors import Problem, SettingsError
 from tune_smp.importing import python_command, python_environment
+from tune_smp.writing import whole_file
 
 ONNX_NAME = "model.onnx"
 SECONDS = 900  # the slowest encoder of the catalogue that was tried took a minute on one core
@@ -91,8 +92,7 @@ def convert(folder: Path) -> None:
     free = {0: torch.export.Dim.DYNAMIC}
     if not is_fixed:
         free |= {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
-    temporary = folder / f".{ONNX_NAME}.tmp"
-    try:
+    with whole_file(folder / ONNX_NAME) as temporary:
         with fixed_same_padding():
             torch.onnx.export(
                 model,
@@ -109,6 +109,3 @@ def convert(folder: Path) -> None:
         for one, logits in zip(images, expected, strict=True):
             (found,) = session.run(None, {"images": one.numpy()})
             torch.testing.assert_close(torch.from_numpy(found), logits, rtol=TOLERANCE, atol=TOLERANCE)
-        temporary.replace(folder / ONNX_NAME)
-    finally:
-        temporary.unlink(missing_ok=True)

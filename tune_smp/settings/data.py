@@ -20,7 +20,7 @@ class DataSettings(Settings):
         Path,
         AbsolutePath,
         About(
-            "Folder of the images; its sub-folder images/ is used where there is one.",
+            "Images folder; its sub-folder images/ is used where there is one.",
             "Data",
             wipp=True,
             folder="read",
@@ -31,7 +31,7 @@ class DataSettings(Settings):
         Path,
         AbsolutePath,
         About(
-            "Folder of the labels; its sub-folder labels/ is used where there is one, else images/.",
+            "Labels folder; its sub-folder labels/ is used where there is one, else images/.",
             "Data",
             wipp=True,
             folder="read",
@@ -39,33 +39,38 @@ class DataSettings(Settings):
         ),
     ]
     images_pattern: Annotated[
-        str, MinLen(1), About("filepattern of the image names, such as img_{i:d+}.ome.tif.", "Data", wipp=True)
+        str,
+        MinLen(1),
+        About("File name pattern (filepattern) of the images, such as img_{i:d+}.ome.tif.", "Data", wipp=True),
     ]
     labels_pattern: Annotated[
         str,
         MinLen(1),
-        About("filepattern of the label names; shared variables pair images with labels.", "Data", wipp=True),
+        About("File name pattern of the labels; shared variables pair images with labels.", "Data", wipp=True),
     ]
     segmentation_mode: Annotated[
         Literal["binary", "multilabel", "multiclass"],
         About(
-            "What labels mean: above 0 is foreground; one channel or file per class; one value per class.",
+            "Meaning of the labels: above 0 is foreground; one channel or file per class; one value per class.",
             "Data",
             wipp=True,
         ),
     ]
     train_fraction: Annotated[
-        float, Gt(0), Lt(1), About("Share of the images to train on; the others validate.", "Data", wipp=True)
+        float,
+        Gt(0),
+        Lt(1),
+        About("Training fraction: share of the images to train on; the others validate.", "Data", wipp=True),
     ] = 0.7
     ignore_value: Annotated[
-        int | None, About("Label value that is left out of loss and metrics.", "Data", absent="no value")
+        int | None, About("Ignored label value, which is left out of loss and metrics.", "Data", absent="no value")
     ] = None
     label_colors: Annotated[
         str | None,
         MinLen(1),
         ColorText,
         About(
-            "Classes of painted labels, in order: name=#rrggbb,... or JSON (or a file of it); ignore=... is left out.",
+            "Colours of painted labels: name=#rrggbb,... or JSON (or a file of it); ignore=... is left out.",
             "Data",
             absent="labels hold numbers",
         ),
@@ -74,23 +79,26 @@ class DataSettings(Settings):
         str | None,
         MinLen(1),
         About(
-            "Variable of imagesPattern whose equal values never fall on both sides of the split.",
+            "Grouped split: variable of imagesPattern whose equal values never fall on both sides.",
             "Data",
             absent="only images that share a file stay together",
         ),
     ] = None
-    allow_unpaired: Annotated[bool, About("Leave images without labels out, and labels without images.", "Data")] = (
+    allow_unpaired: Annotated[bool, About("Leave out images without labels, and labels without images.", "Data")] = (
         False
     )
-    skip_corrupt: Annotated[bool, About("Leave files out that cannot be read, and say which.", "Data")] = False
+    skip_corrupt: Annotated[bool, About("Leave out files that cannot be read, and report them.", "Data")] = False
     seed: Annotated[
-        int, Ge(0), Lt(2**32), About("Seed of the split, the weights, the order and the augmentation.", "Training")
+        int,
+        Ge(0),
+        Lt(2**32),
+        About("Random seed of the split, the weights, the order and the augmentation.", "Training"),
     ] = 0
     cache_dir: Annotated[
         Path | None,
         AbsolutePath,
         About(
-            "Folder for the decoded images, shared by runs on the same data.",
+            "Cache folder for the decoded images, shared by runs on the same data.",
             "Machine",
             absent="the user's cache folder",
             folder="written",

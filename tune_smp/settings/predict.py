@@ -31,46 +31,56 @@ class PredictSettings(Settings):
     command: ClassVar[str] = "predict"
     rules: ClassVar[tuple[Rule, ...]] = (overlap_leaves_a_step,)
 
-    model: Annotated[Path, AbsolutePath, About("Output folder of a run, or its model/.", "Model", folder="read")]
+    model: Annotated[Path, AbsolutePath, About("Model: output folder of a run, or its model/.", "Model", folder="read")]
     images_dir: Annotated[
         Path,
         AbsolutePath,
         About(
-            "Folder of the images; its sub-folder images/ is used where there is one.",
+            "Images folder; its sub-folder images/ is used where there is one.",
             "Data",
             folder="read",
             subfolders=("images",),
         ),
     ]
-    images_pattern: Annotated[str, MinLen(1), About("filepattern of the image names.", "Data")] = ".*"
-    skip_corrupt: Annotated[bool, About("Leave files out that cannot be read, and say which.", "Data")] = False
+    images_pattern: Annotated[str, MinLen(1), About("File name pattern (filepattern) of the images.", "Data")] = ".*"
+    skip_corrupt: Annotated[bool, About("Leave out files that cannot be read, and report them.", "Data")] = False
 
     tile_size: Annotated[
-        int | None, Ge(32), About("Height and width of a tile.", "Tiles", unit="px", absent="as in training")
+        int | None,
+        Ge(32),
+        About(
+            "Tile size: height and width of the windows that are predicted.",
+            "Tiles",
+            unit="px",
+            absent="as in training",
+        ),
     ] = None
     overlap: Annotated[
         int | None,
         Ge(0),
-        About("By how much neighbouring tiles overlap.", "Tiles", unit="px", absent="a quarter of the tile"),
+        About("Overlap of neighbouring tiles.", "Tiles", unit="px", absent="a quarter of the tile"),
     ] = None
     batch_size: Annotated[
-        int | None, Ge(1), About("Tiles per forward pass.", "Tiles", unit="tiles", absent="what the device takes well")
+        int | None,
+        Ge(1),
+        About("Batch size: tiles per forward pass.", "Tiles", unit="tiles", absent="what the device takes well"),
     ] = None
     test_time_augmentation: Annotated[
-        bool, About("Average over flipped and turned copies; up to eight times slower.", "Tiles")
+        bool,
+        About("Test-time augmentation: average over flipped and turned copies; up to eight times slower.", "Tiles"),
     ] = False
 
     device: Annotated[
-        Literal["auto", "cpu", "gpu"], About("Where to predict; auto takes a GPU where there is one.", "Machine")
+        Literal["auto", "cpu", "gpu"], About("Device to predict on; auto takes a GPU where there is one.", "Machine")
     ] = "auto"
 
-    output_dir: Annotated[Path, AbsolutePath, About("Folder for the label images.", "Output", folder="written")]
+    output_dir: Annotated[Path, AbsolutePath, About("Output folder for the label images.", "Output", folder="written")]
     output: Annotated[
         Literal["labels", "probabilities"],
-        About("Label values as in training, or one channel of probabilities per class.", "Output"),
+        About("Kind of output: label values as in training, or one channel of probabilities per class.", "Output"),
     ] = "labels"
     format: Annotated[Literal["ome.tif", "ome.zarr"], About("File format of what is written.", "Output")] = "ome.tif"
-    overwrite: Annotated[bool, About("Replace label images that are in outputDir.", "Output")] = False
+    overwrite: Annotated[bool, About("Overwrite label images that are in outputDir.", "Output")] = False
 
     @property
     def images_folder(self) -> Path:

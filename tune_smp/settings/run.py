@@ -35,19 +35,25 @@ class RunSettings(DataSettings):
         Path | None,
         AbsolutePath,
         About(
-            "Output folder of an earlier run, or its model/, or of the original WIPP plugin, to go on from.",
+            "Pretrained model to start from: output folder of a run, or its model/, or of the original WIPP plugin.",
             "Model",
             absent="start from encoderBaseVariantWeights",
             wipp=True,
             folder="read",
         ),
     ] = None
-    replace_head: Annotated[bool, About("Take a pretrainedModel of other classes, with a new last layer.", "Model")] = (
-        False
-    )
+    replace_head: Annotated[
+        bool, About("New segmentation head: take a pretrainedModel of other classes, with a new last layer.", "Model")
+    ] = False
     model_name: Annotated[
         str,
-        About("Architecture of the network.", "Model", choices=tuple(ARCHITECTURES), table="architectures", wipp=True),
+        About(
+            "Architecture of the network: what joins the encoder's features into a mask.",
+            "Model",
+            choices=tuple(ARCHITECTURES),
+            table="architectures",
+            wipp=True,
+        ),
     ] = "Unet"
     encoder_base_variant_weights: Annotated[
         str,
@@ -61,28 +67,40 @@ class RunSettings(DataSettings):
 
     loss_name: Annotated[
         str,
-        About("Loss that training makes smaller.", "Loss and metric", choices=tuple(LOSSES), table="losses", wipp=True),
+        About(
+            "Loss function that training minimizes.",
+            "Loss and metric",
+            choices=tuple(LOSSES),
+            table="losses",
+            wipp=True,
+        ),
     ] = "JaccardLoss"
     metric_name: Annotated[
         str,
         About(
-            "Metric on the validation images that decides which epoch is best.",
+            "Validation metric that decides which epoch is best.",
             "Loss and metric",
             choices=tuple(METRICS),
             table="metrics",
             wipp=True,
         ),
     ] = "IoU"
-    tversky_alpha: Annotated[float, Gt(0), About("TverskyLoss: weight of false positives.", "Loss and metric")] = 0.5
-    tversky_beta: Annotated[float, Gt(0), About("TverskyLoss: weight of false negatives.", "Loss and metric")] = 0.5
+    tversky_alpha: Annotated[
+        float, Gt(0), About("Tversky alpha: weight of false positives (TverskyLoss).", "Loss and metric")
+    ] = 0.5
+    tversky_beta: Annotated[
+        float, Gt(0), About("Tversky beta: weight of false negatives (TverskyLoss).", "Loss and metric")
+    ] = 0.5
     focal_gamma: Annotated[
-        float, Ge(0), About("FocalLoss: how much easy pixels are discounted; 0, or at least 1.", "Loss and metric")
+        float,
+        Ge(0),
+        About("Focal gamma: how much easy pixels are discounted (FocalLoss); 0, or at least 1.", "Loss and metric"),
     ] = 2.0
 
     optimizer_name: Annotated[
         str,
         About(
-            "Optimizer that moves the weights.", "Training", choices=tuple(OPTIMIZERS), table="optimizers", wipp=True
+            "Optimizer that updates the weights.", "Training", choices=tuple(OPTIMIZERS), table="optimizers", wipp=True
         ),
     ] = "Adam"
     learning_rate: Annotated[
@@ -92,87 +110,121 @@ class RunSettings(DataSettings):
         None
     )
     momentum: Annotated[
-        float | None, Ge(0), Lt(1), About("Momentum (SGD, RMSprop).", "Training", absent="the optimizer's own")
+        float | None, Ge(0), Lt(1), About("Momentum of SGD and RMSprop.", "Training", absent="the optimizer's own")
     ] = None
     schedule: Annotated[
-        str, About("Course of the learning rate.", "Training", choices=tuple(SCHEDULES), table="schedules")
+        str,
+        About(
+            "Learning-rate schedule: its course after warm-up.", "Training", choices=tuple(SCHEDULES), table="schedules"
+        ),
     ] = "cosine"
     warmup_fraction: Annotated[
-        float, Ge(0), Lt(1), About("Share of all steps over which the learning rate climbs to its value.", "Training")
+        float,
+        Ge(0),
+        Lt(1),
+        About("Learning-rate warm-up: share of all steps over which the rate climbs to its value.", "Training"),
     ] = 0.05
     gradient_clip: Annotated[
-        float, Ge(0), About("Largest norm of the gradient; 0 switches clipping off.", "Training")
+        float, Ge(0), About("Gradient clipping: largest norm of the gradient; 0 switches it off.", "Training")
     ] = 1.0
     batch_size: Annotated[
         int | None,
         Ge(1),
-        About("Tiles per step.", "Training", unit="tiles", absent="the largest that fits, measured", wipp=True),
+        About(
+            "Batch size: tiles per step.", "Training", unit="tiles", absent="the largest that fits, measured", wipp=True
+        ),
     ] = None
-    max_epochs: Annotated[int, Ge(1), About("Most epochs to train.", "Training", unit="epochs", wipp=True)] = 100
+    max_epochs: Annotated[
+        int, Ge(1), About("Number of epochs to train at most.", "Training", unit="epochs", wipp=True)
+    ] = 100
     steps_per_epoch: Annotated[
         int | None,
         Ge(1),
-        About("Steps that make an epoch.", "Training", unit="steps", absent="one pass over the training tiles"),
+        About("Steps per epoch.", "Training", unit="steps", absent="one pass over the training tiles"),
     ] = None
     patience: Annotated[
         int,
         Ge(1),
         About(
-            "Epochs without a better validation loss after which training stops.", "Training", unit="epochs", wipp=True
+            "Early-stopping patience: epochs without a better validation loss after which training stops.",
+            "Training",
+            unit="epochs",
+            wipp=True,
         ),
     ] = 10
     min_delta: Annotated[
-        float, Ge(0), About("By how much the validation loss must fall to count as better.", "Training", wipp=True)
+        float,
+        Ge(0),
+        About(
+            "Early-stopping threshold: by how much the validation loss must fall to count as better.",
+            "Training",
+            wipp=True,
+        ),
     ] = 1e-4
 
     tile_size: Annotated[
         int | None,
         Ge(32),
         About(
-            "Height and width of a tile.",
+            "Tile size: height and width of the windows that are trained on.",
             "Tiles",
             unit="px",
             absent=f"{DEFAULT_TILE_SIZE}, or what the encoder dictates",
         ),
     ] = None
     foreground_fraction: Annotated[
-        float, Ge(0), Le(1), About("Share of training tiles that are centred on foreground.", "Tiles")
+        float,
+        Ge(0),
+        Le(1),
+        About("Foreground oversampling: share of training tiles that are centred on foreground.", "Tiles"),
     ] = 0.33
     augmentation: Annotated[
         str,
-        About("How strongly training tiles are varied.", "Tiles", choices=tuple(AUGMENTATIONS), table="augmentations"),
+        About(
+            "Data augmentation: how strongly training tiles are varied.",
+            "Tiles",
+            choices=tuple(AUGMENTATIONS),
+            table="augmentations",
+        ),
     ] = "medium"
     normalization: Annotated[
         Literal["percentile", "zscore", "minmax", "none"],
-        About("How pixel values become the numbers that the model sees.", "Tiles", table="normalizations"),
+        About(
+            "Intensity normalization: how pixel values become the numbers that the model sees.",
+            "Tiles",
+            table="normalizations",
+        ),
     ] = "percentile"
     normalization_scope: Annotated[
-        Literal["image", "collection"], About("Normalize each image by its own pixel values, or all alike.", "Tiles")
+        Literal["image", "collection"],
+        About("Scope of the normalization: each image by its own pixel values, or all alike.", "Tiles"),
     ] = "image"
 
     device: Annotated[
-        Literal["auto", "cpu", "gpu"], About("Where to train; auto takes a GPU where there is one.", "Machine")
+        Literal["auto", "cpu", "gpu"], About("Device to train on; auto takes a GPU where there is one.", "Machine")
     ] = "auto"
     precision: Annotated[
         Literal["auto", "float32", "bfloat16", "float16"],
-        About("Number format of the forward pass; auto takes the fastest safe one.", "Machine"),
+        About("Numerical precision of the forward pass (mixed precision); auto takes the fastest safe one.", "Machine"),
     ] = "auto"
-    dashboard: Annotated[bool, About("Start Ray's dashboard with the run.", "Machine")] = True
-    dashboard_host: Annotated[str, MinLen(1), About("Address that the dashboard listens on.", "Machine")] = "127.0.0.1"
+    dashboard: Annotated[bool, About("Ray dashboard: start it with the run.", "Machine")] = True
+    dashboard_host: Annotated[str, MinLen(1), About("Dashboard address to listen on.", "Machine")] = "127.0.0.1"
     dashboard_port: Annotated[
         int | None,
         Ge(1),
         Le(65535),
-        About("Port that the dashboard listens on.", "Machine", absent="the first free one"),
+        About("Dashboard port to listen on.", "Machine", absent="the first free one"),
     ] = None
 
     output_dir: Annotated[
         Path,
         AbsolutePath,
-        About("Folder for the model and everything else that is written.", "Output", wipp=True, folder="written"),
+        About(
+            "Output folder for the model and everything else that is written.", "Output", wipp=True, folder="written"
+        ),
     ]
-    overwrite: Annotated[bool, About("Replace a finished run in outputDir.", "Output")] = False
-    export_onnx: Annotated[bool, About("Write the model as ONNX too.", "Output")] = False
+    overwrite: Annotated[bool, About("Overwrite a finished run in outputDir.", "Output")] = False
+    export_onnx: Annotated[bool, About("ONNX export: write model/model.onnx too.", "Output")] = False
 
     @property
     def encoder(self) -> Encoder:

@@ -24,7 +24,9 @@ MOST_TRIALS = 1000
 """Where only ``--timeBudget`` ends a search."""
 
 TIME_BUDGET = About(
-    "Time after which no trial goes on, such as 90m, 4h or 1h30m.", "Search", absent="until every trial has ended"
+    "Time budget after which no trial goes on, such as 90m, 4h or 1h30m.",
+    "Search",
+    absent="until every trial has ended",
 )
 
 
@@ -74,20 +76,20 @@ class SearchSettings(RunSettings):
     search_space: Annotated[
         str,
         MinLen(1),
-        About("Name of a search space (tune-smp show spaces), or path of a YAML file like search_spaces/*.", "Search"),
+        About("Search space: its name (tune-smp show spaces), or path of a YAML file like search_spaces/*.", "Search"),
     ] = "balanced"
     num_trials: Annotated[
         int | None,
         Ge(1),
         About(
-            "Trials, the failed ones too; trial 0 is the plain default.",
+            "Number of trials, the failed ones too; trial 0 is the plain default.",
             "Search",
             absent=f"{DEFAULT_TRIALS}, or as many as timeBudget allows",
         ),
     ] = None
     time_budget: Annotated[str | None, MinLen(1), TIME_BUDGET] = None
     max_concurrent_trials: Annotated[
-        int | None, Ge(1), About("Most trials that run at once.", "Search", absent="as many as there is room for")
+        int | None, Ge(1), About("Concurrent trials at most.", "Search", absent="as many as there is room for")
     ] = None
     cpus_per_trial: Annotated[
         int | None,
@@ -110,10 +112,17 @@ class SearchSettings(RunSettings):
     grace_period: Annotated[
         int | None,
         Ge(1),
-        About("Epochs before a trial can be pruned.", "Search", unit="epochs", absent="1, or as long as the warm-up"),
+        About(
+            "Grace period: epochs before a trial can be pruned.",
+            "Search",
+            unit="epochs",
+            absent="1, or as long as the warm-up",
+        ),
     ] = None
     reduction_factor: Annotated[
-        float, Gt(1), About("ASHA: one trial in so many goes on from one rung to the next.", "Search")
+        float,
+        Gt(1),
+        About("Reduction factor of ASHA: one trial in so many goes on from one rung to the next.", "Search"),
     ] = 3.0
     sampler: Annotated[
         str,
@@ -128,7 +137,7 @@ class SearchSettings(RunSettings):
         Path | None,
         AbsolutePath,
         About(
-            "Output folder of an earlier search, whose best trials are tried first.",
+            "Warm start: output folder of an earlier search, whose best trials are tried first.",
             "Search",
             absent="nothing",
             folder="read",
@@ -142,10 +151,10 @@ class SearchSettings(RunSettings):
     storage_path: Annotated[
         Path | None,
         AbsolutePath,
-        About("Folder for the trials' checkpoints, that every node sees.", "Search", absent="outputDir"),
+        About("Storage folder for the trials' checkpoints, which every node sees.", "Search", absent="outputDir"),
     ] = None
     submit: Annotated[
-        bool, About("Send this command to the cluster at address as a Ray Job, and follow its log.", "Search")
+        bool, About("Submit this command to the cluster at address as a Ray Job, and follow its log.", "Search")
     ] = False
 
     @property
@@ -180,17 +189,17 @@ class ResumeSettings(Settings):
     rules: ClassVar[tuple[Rule, ...]] = (time_budget_is_a_duration,)
 
     num_trials: Annotated[
-        int | None, Ge(1), About("Trials of a search in all, more than before.", "Search", absent="as before")
+        int | None, Ge(1), About("Number of trials of a search in all, more than before.", "Search", absent="as before")
     ] = None
     time_budget: Annotated[str | None, MinLen(1), TIME_BUDGET] = None
     dashboard: Annotated[
-        bool | None, About("Start Ray's dashboard with the run.", "Machine", absent="as the run was started")
+        bool | None, About("Ray dashboard: start it with the run.", "Machine", absent="as the run was started")
     ] = None
     dashboard_host: Annotated[
-        str | None, MinLen(1), About("Address that the dashboard listens on.", "Machine", absent="as before")
+        str | None, MinLen(1), About("Dashboard address to listen on.", "Machine", absent="as before")
     ] = None
     dashboard_port: Annotated[
-        int | None, Ge(1), Le(65535), About("Port that the dashboard listens on.", "Machine", absent="as before")
+        int | None, Ge(1), Le(65535), About("Dashboard port to listen on.", "Machine", absent="as before")
     ] = None
 
 

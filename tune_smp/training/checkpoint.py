@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import pickle
 import warnings
 from collections.abc import Mapping
@@ -13,6 +11,7 @@ from typing import Any
 import torch
 
 from tune_smp.errors import DataError, Problem, ResourceError
+from tune_smp.writing import whole_file
 
 KIND = "tune-smp checkpoint"
 FORMAT = 1
@@ -24,16 +23,12 @@ def save(state: Mapping[str, Any], path: Path) -> None:
 
     Raises ResourceError where it cannot be written (disk full); what was at ``path`` before is then still there.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        torch.save({"kind": KIND, "format": FORMAT, "state": dict(state)}, temporary)
-        temporary.replace(path)
+        with whole_file(path) as temporary:
+            torch.save({"kind": KIND, "format": FORMAT, "state": dict(state)}, temporary)
     except (OSError, RuntimeError) as error:  # RuntimeError: torch's zip writer, where the disk fills on the way
         fix = "free some space, or choose another folder"
         raise ResourceError(Problem(f"the checkpoint cannot be written: {error}", str(path), fix)) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def load(path: Path) -> dict[str, Any]:
