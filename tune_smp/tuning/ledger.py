@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from tune_smp.choices.states import trial_state
 from tune_smp.settings.run import RunSettings
-from tune_smp.tuning.trial_record import AskedTrial, TrialRecord
+from tune_smp.tuning.trial_record import AskedTrial, TrialRecord, diverged_reason
 
 
 class Ledger(Protocol):
@@ -53,7 +53,8 @@ class SingleTrial(Ledger):
         self._curve = _best_so_far(settings, state) if state else {}
         self._state = state["stop"] if state and state["stop"] else "interrupted"
         self._seconds = 0.0
-        self._reason = ""
+        diverged = state is not None and state["stop"] == "diverged"
+        self._reason = diverged_reason(state["epoch"] - state["epochs_before"]) if state and diverged else ""
         self._asked = False
 
     @override

@@ -71,6 +71,11 @@ class TrialRecord:
         }
 
 
+def diverged_reason(epoch: int) -> str:
+    """Why a trial diverged."""
+    return f"the loss was not finite in epoch {epoch}"
+
+
 def best_of(records: list[TrialRecord]) -> TrialRecord | None:
     """The trial with the best metric, the earlier of equals; of those that ran into no trouble, or still may go on."""
     eligible = [record for record in records if may_be_best(record.state, record.best_metric)]

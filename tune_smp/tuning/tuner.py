@@ -23,7 +23,7 @@ from tune_smp.tuning.pruning import EPOCH, METRIC, remember, replay
 from tune_smp.tuning.searcher import LedgerSearcher
 from tune_smp.tuning.stopping import LastEpochs, orderly_stop
 from tune_smp.tuning.trainable import SmpTrainable, TrialConfig, refusal_from_plain
-from tune_smp.tuning.trial_record import AskedTrial
+from tune_smp.tuning.trial_record import AskedTrial, diverged_reason
 
 logger = logging.getLogger(__name__)
 
@@ -207,7 +207,7 @@ class _Watcher(tune.Callback):
             error = refusal_from_plain(last["refusal"])
             self._end(number, "failed", reason=refusal_reason(error), traceback=last["traceback"], error=error)
         elif last.get("stop") == "diverged":
-            self._end(number, "diverged", reason=f"the loss was not finite in epoch {last[EPOCH]}")
+            self._end(number, "diverged", reason=diverged_reason(last[EPOCH]))
         elif last.get("done"):
             self._end(number, last.get("stop") or "pruned")
 
