@@ -6,12 +6,13 @@ import re
 import time
 import urllib.request
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import ray
 
 from tune_smp.tuning.cluster import connected_ray
-from tune_smp.tuning.gauges import TrialGauges
+from tune_smp.tuning.gauges import GaugeKeeper
+from tune_smp.tuning.trial_record import TrialRecord
 
 if TYPE_CHECKING:
     from tests.tuning.conftest import RunningCluster
@@ -21,21 +22,22 @@ LIFETIME_S = 2.0
 PATIENCE_S = 20.0
 
 
-class Worker:
-    """A process that runs one trial after the other, as a worker of the search does."""
+class Driver:
+    """A process with the cluster's own settings, as a program on it has; this one reports every ten seconds."""
 
     def __init__(self) -> None:
-        self._gauges: TrialGauges | None = None
+        self._keeper = GaugeKeeper()
 
-    def update(self, trial: int, **values: Any) -> None:
-        if self._gauges is not None:
-            self._gauges.forget()
-        self._gauges = TrialGauges(trial)
-        self._gauges.update(**values)
+    def epoch_ended(self, trial: int, epoch: int, best_metric: float, *, steps: int) -> None:
+        used = {"stepsPerEpoch": steps, "batchSize": 10}
+        result = {"trial_epoch": epoch, "best_metric": best_metric, "seconds": 2.0, "used": used}
+        self._keeper.epoch_ended(trial, result)
 
-    def forget(self) -> None:
-        assert self._gauges is not None
-        self._gauges.forget()
+    def trial_ended(self, trial: int) -> None:
+        self._keeper.trial_ended(TrialRecord(trial, "completed", {}, 2), "")
+
+    def search_ended(self) -> None:
+        self._keeper.search_ended("completed")
 
 
 def shown() -> dict[tuple[str, str], float]:
@@ -63,15 +65,16 @@ def wait_for(state: Callable[[], bool]) -> bool:
 
 def test_gauges_stay_while_a_trial_runs_and_go_with_it(own_token: RunningCluster) -> None:
     with connected_ray(own_token.address):
-        worker = ray.remote(num_cpus=0)(Worker).remote()
-        ray.get(worker.update.remote(3, epoch=2, best_metric=0.5, tiles_per_second=90.5), timeout=30)
-        third = {("epoch", "3"): 2.0, ("best_metric", "3"): 0.5, ("tiles_per_second", "3"): 90.5}
+        driver = ray.remote(num_cpus=0)(Driver).remote()
+        ray.get(driver.epoch_ended.remote(3, 2, 0.5, steps=18), timeout=30)
+        third = {("epoch", "3"): 2.0, ("best_metric", "3"): 0.5, ("tiles_per_second", "3"): 90.0}
         assert wait_for(lambda: shown() == third)
         time.sleep(1.5 * LIFETIME_S)
         assert shown() == third, "an epoch longer than Ray's memory leaves no gap"
 
-        ray.get(worker.update.remote(4, epoch=1, best_metric=0.25, tiles_per_second=80), timeout=30)
-        assert wait_for(lambda: {trial for _, trial in shown()} == {"4"}), "the next trial of the process replaces it"
-
-        ray.get(worker.forget.remote(), timeout=30)
+        ray.get(driver.epoch_ended.remote(4, 1, 0.25, steps=16), timeout=30)
+        assert wait_for(lambda: {trial for _, trial in shown()} == {"3", "4"})
+        ray.get(driver.trial_ended.remote(3), timeout=30)
+        assert wait_for(lambda: {trial for _, trial in shown()} == {"4"})
+        ray.get(driver.search_ended.remote(), timeout=30)
         assert wait_for(lambda: shown() == {})

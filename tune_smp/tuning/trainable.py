@@ -12,7 +12,6 @@ from typing import Any
 from ray import tune
 
 from tune_smp.errors import NoTrialSucceededError, OutOfMemoryError, Problem, TuneSmpError
-from tune_smp.tuning.gauges import TrialGauges
 from tune_smp.tuning.worker_environment import write_as_the_user_does
 
 CHECKPOINT_NAME = "checkpoint.pth"
@@ -36,7 +35,7 @@ class TrialConfig:
 
     ``store`` is the image store, built anew on a node that lacks it; ``split`` the run's split.csv, ``start_from`` a
     checkpoint of an earlier session of this very run; ``cpus`` and ``gpus`` (fractions allowed) are what the trial gets
-    of its node. ``number`` is that of a trial of a search.
+    of its node. ``number`` is that of the trial.
     """
 
     settings: dict[str, Any]
@@ -45,7 +44,7 @@ class TrialConfig:
     start_from: Path | None = None
     cpus: int = 1
     gpus: float = 0.0
-    number: int | None = None
+    number: int = 0
 
     def as_ray_config(self) -> dict[str, Any]:
         """The flat dictionary that Ray hands to ``setup``."""
@@ -89,9 +88,9 @@ class SmpTrainable(tune.Trainable):
             return self._refused(self._refusal)
         if self._run.stop is not None:
             # Its last epoch was stored, and the program died before it took note.
-            return self._tell(self._run.last_report)
+            return _as_result(self._run.last_report, self._run)
         try:
-            return self._tell(self._run.run_epoch())
+            return _as_result(self._run.run_epoch(), self._run)
         except Exception as error:  # noqa: BLE001 - sorted out there; what may pass is raised again for Ray
             return self._refused(self._refuse(error))
 
@@ -116,7 +115,6 @@ class SmpTrainable(tune.Trainable):
     def _begin(self, trial: TrialConfig) -> None:
         self._run: Any = None
         self._refusal: TuneSmpError | None = None
-        self._gauges = None if trial.number is None else TrialGauges(trial.number)
         _log_warnings_only()
         write_as_the_user_does()
         try:
@@ -137,23 +135,10 @@ class SmpTrainable(tune.Trainable):
     def _forget(self) -> None:
         import torch  # noqa: PLC0415  imported by setup already
 
-        if self._gauges is not None:
-            self._gauges.forget()
         self._run = self._refusal = None
         gc.collect()  # a model and its optimizer point at each other
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-    def _tell(self, report: Any) -> dict[str, Any]:
-        result = _as_result(report, self._run)
-        if self._gauges is not None:
-            tiles = self._run.feed.steps * self._run.batch_size
-            self._gauges.update(
-                epoch=result["trial_epoch"],
-                best_metric=report.best_metric,
-                tiles_per_second=tiles / max(report.seconds, 1e-9),
-            )
-        return result
 
 
 def _share_the_machine(trial: TrialConfig) -> None:

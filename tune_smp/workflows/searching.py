@@ -147,6 +147,7 @@ class SpaceSearch(Task):
     def session(self, resources: Resources) -> Session:
         from tune_smp.tuning.checkpoints import BestKept  # noqa: PLC0415  imports torch
         from tune_smp.tuning.display import Display  # noqa: PLC0415
+        from tune_smp.tuning.gauges import GaugeKeeper  # noqa: PLC0415  imports ray
 
         share = self._share(resources)
         study = open_study(self.settings, self.space, self.folder, concurrency=share.concurrency)
@@ -164,7 +165,7 @@ class SpaceSearch(Task):
         )
         keeper = FolderKeeper(self.folder, self.folder.trial_history)
         table = TableKeeper(study, self.folder, self.space.searched)
-        return Session(share, study, self._plan(share), display, [kept, keeper, table])
+        return Session(share, study, self._plan(share), display, [kept, keeper, table, GaugeKeeper()])
 
     def _share(self, resources: Resources) -> TrialShare:
         """What a trial gets, after a look at whether it can be had."""

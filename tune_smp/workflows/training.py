@@ -60,7 +60,8 @@ class FixedRun(Task):
     @override
     def session(self, resources: Resources) -> Session:
         from tune_smp.tuning.display import RunDisplay  # noqa: PLC0415
-        from tune_smp.tuning.pruning import no_scheduler  # noqa: PLC0415  imports ray
+        from tune_smp.tuning.gauges import GaugeKeeper  # noqa: PLC0415  imports ray
+        from tune_smp.tuning.pruning import no_scheduler  # noqa: PLC0415
         from tune_smp.tuning.shares import TrialShare  # noqa: PLC0415
         from tune_smp.tuning.tuner import SearchPlan  # noqa: PLC0415
 
@@ -70,7 +71,7 @@ class FixedRun(Task):
             self._trial,
             SearchPlan(1, no_scheduler(), storage=trials.parent, name=trials.name, room=lambda: 1),
             RunDisplay(console, metric_name=metric, num_trials=1, dashboard_url=resources.dashboard_url),
-            [self._keeper, NoteTeller(self.folder)],
+            [self._keeper, NoteTeller(self.folder), GaugeKeeper()],
         )
 
     @override
