@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 
 @dataclass(frozen=True, slots=True)
-class Normalization:
+class NormalizationChoice:
     """One method; every one is a scale and an offset per channel."""
 
     name: str
@@ -16,10 +16,10 @@ class Normalization:
 
 
 _ROWS = (
-    Normalization("percentile", "the 1st percentile becomes 0 and the 99.8th becomes 1; sturdy against hot pixels"),
-    Normalization("zscore", "mean 0 and standard deviation 1"),
-    Normalization("minmax", "the smallest value becomes 0 and the largest becomes 1"),
-    Normalization("none", "values as they are in the files"),
+    NormalizationChoice("percentile", "the 1st percentile becomes 0, the 99.8th becomes 1; sturdy against hot pixels"),
+    NormalizationChoice("zscore", "mean 0 and standard deviation 1"),
+    NormalizationChoice("minmax", "the smallest value becomes 0 and the largest becomes 1"),
+    NormalizationChoice("none", "values as they are in the files"),
 )
 
-NORMALIZATIONS: Mapping[str, Normalization] = MappingProxyType({row.name: row for row in _ROWS})
+NORMALIZATIONS: Mapping[str, NormalizationChoice] = MappingProxyType({row.name: row for row in _ROWS})

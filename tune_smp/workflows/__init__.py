@@ -1,4 +1,4 @@
-"""Train, search, resume, predict, check, report: each a table of contents of the rooms below. Also the Python API."""
+"""Train, search, resume, predict, check, report: each a table of contents of the rooms below."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from tune_smp.workflows.output import console
 from tune_smp.workflows.predicting import predict
 from tune_smp.workflows.resuming import resume
 from tune_smp.workflows.searching import search
+from tune_smp.workflows.starting_weights import fetch_weights
 from tune_smp.workflows.training import train
-from tune_smp.workflows.weights import fetch_weights
 
 __all__ = ["check", "console", "fetch_weights", "predict", "report", "resume", "search", "train"]

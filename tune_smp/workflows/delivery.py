@@ -81,7 +81,7 @@ def write_report(folder: RunFolder, data: PreparedData, *, metric_name: str, dev
     Everything else is in the folder by now: whatever goes wrong here is told, and ends nothing.
     """
     from tune_smp.inference.examples import validation_examples  # noqa: PLC0415  imports torch
-    from tune_smp.results.report.page import write_report as write_page  # noqa: PLC0415  imports matplotlib
+    from tune_smp.results.report.page import write_page  # noqa: PLC0415  imports matplotlib
 
     try:
         examples = (

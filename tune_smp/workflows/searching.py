@@ -30,9 +30,9 @@ from tune_smp.workflows.delivery import require_onnx
 from tune_smp.workflows.output import console, tell
 from tune_smp.workflows.preparation import PreparedData, prepare
 from tune_smp.workflows.road import run_task
+from tune_smp.workflows.starting_weights import adopt_pretrained, check_pretrained, fetch_encoder_weights
 from tune_smp.workflows.task import Best, Conclusion, Session, Task
 from tune_smp.workflows.trials import FolderKeeper, TableKeeper
-from tune_smp.workflows.weights import adopt_pretrained, check_pretrained, fetch_encoder_weights
 
 if TYPE_CHECKING:
     from tune_smp.tuning.checkpoints import SavedRun

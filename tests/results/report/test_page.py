@@ -21,7 +21,7 @@ from tune_smp.results.folder import RunFolder, read_csv, read_json, write_csv, w
 from tune_smp.results.leaderboard import write_trials
 from tune_smp.results.report.facts import gather
 from tune_smp.results.report.figures import MOST_CURVES
-from tune_smp.results.report.page import write_report
+from tune_smp.results.report.page import write_page
 from tune_smp.results.report.pictures import ExamplePicture
 from tune_smp.tuning.space_file import parse_space
 from tune_smp.tuning.space_records import as_json
@@ -66,7 +66,7 @@ class Page(HTMLParser):
 
 
 def read(folder: RunFolder, examples: tuple[ExamplePicture, ...] = ()) -> Page:
-    page = Page(write_report(folder, examples).read_text(encoding="utf-8"))
+    page = Page(write_page(folder, examples).read_text(encoding="utf-8"))
     assert page.open == []
     return page
 
@@ -207,8 +207,8 @@ def test_examples_are_shown_with_their_scores(make_train: MakeFolder) -> None:
 
 def test_the_same_folder_gives_the_same_bytes(make_search: MakeFolder) -> None:
     folder = make_search()
-    first = write_report(folder, (example(),)).read_bytes()
-    assert write_report(folder, (example(),)).read_bytes() == first
+    first = write_page(folder, (example(),)).read_bytes()
+    assert write_page(folder, (example(),)).read_bytes() == first
 
 
 @pytest.fixture(params=["search", "train"])
@@ -399,5 +399,5 @@ def test_no_environment_and_no_secret_is_told(make_search: MakeFolder, monkeypat
     folder = make_search()
     content = read_json(folder.settings)
     write_json(folder.settings, {**content, "environment": {"SOME_TOKEN": "hush-hush-4711"}})
-    write_report(folder)
+    write_page(folder)
     assert "hush-hush" not in folder.report.read_text()

@@ -16,14 +16,14 @@ _NOT_REPEATED = frozenset({"outputDir", "overwrite", "debug", "seed"})
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class NextCommand:
     """A line for the shell, and what it is for."""
 
     purpose: str
     line: str
 
 
-def next_commands(facts: Facts) -> tuple[Command, ...]:
+def next_commands(facts: Facts) -> tuple[NextCommand, ...]:
     """Predict with the model, go on with what is not finished: those that apply."""
     where = str(facts.folder.path)
     commands = []
@@ -31,10 +31,10 @@ def next_commands(facts: Facts) -> tuple[Command, ...]:
         pattern = text(facts.values.get("imagesPattern")) or ".*"
         flags = [("model", where), ("imagesDir", "IMAGES"), ("imagesPattern", pattern), ("outputDir", "MASKS")]
         commands.append(
-            Command("Segment other images, from a folder IMAGES to a folder MASKS", _line("predict", flags))
+            NextCommand("Segment other images, from a folder IMAGES to a folder MASKS", _line("predict", flags))
         )
     if not trial_state(facts.state).is_final:
-        commands.append(Command("Go on where this stopped", shlex.join(["tune-smp", "resume", where])))
+        commands.append(NextCommand("Go on where this stopped", shlex.join(["tune-smp", "resume", where])))
     return tuple(commands)
 
 

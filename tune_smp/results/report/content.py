@@ -14,7 +14,7 @@ from tune_smp.choices.states import SEARCH_STATES, TRIAL_STATES, trial_state
 from tune_smp.errors import listing
 from tune_smp.results.leaderboard import number, whole_number
 from tune_smp.results.report import figures, numbers
-from tune_smp.results.report.commands import Command, again, has_model, next_commands
+from tune_smp.results.report.commands import NextCommand, again, has_model, next_commands
 from tune_smp.results.report.facts import Facts, mapping, text
 from tune_smp.results.report.pictures import ExamplePicture, Shown, shown
 from tune_smp.results.report.tables import Difference, Failure, TrialTable, differences, failures, trial_table
@@ -67,7 +67,7 @@ class Page:
     model: str
     optimism: str
     unreadable: str
-    commands: tuple[Command, ...]
+    commands: tuple[NextCommand, ...]
     again: str
     differences: tuple[Difference, ...]
     plots: tuple[Plot, ...]

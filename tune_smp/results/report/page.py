@@ -17,7 +17,7 @@ from tune_smp.results.report.facts import gather
 from tune_smp.results.report.pictures import ExamplePicture
 
 
-def write_report(folder: RunFolder, examples: Sequence[ExamplePicture] = ()) -> Path:
+def write_page(folder: RunFolder, examples: Sequence[ExamplePicture] = ()) -> Path:
     """Write ``report.html`` from what the folder holds of a train or a search, whole or not at all.
 
     Files that are missing, empty or damaged make the page shorter, which it says. The same folder and examples give the
