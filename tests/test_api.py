@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import re
 import subprocess
@@ -19,6 +21,7 @@ from typing_extensions import override
 import tune_smp
 from tune_smp.data.synthetic import write_nuclei
 from tune_smp.errors import DataError, SettingsError
+from tune_smp.workflows.printing import output, printing_to
 
 TINY = {
     "encoder_base_variant_weights": "Test,tu-test_efficientnet,random",
@@ -211,3 +214,13 @@ def test_the_notebook_runs(repository: Path, tmp_path: Path) -> None:
     assert all(not cell.get("outputs") for cell in notebook["cells"]), "outputs are not committed"
     printed = run_as_a_script("\n".join(cells), tmp_path)
     assert "the best of 2 trials" in printed
+
+
+def test_what_was_printed_to_is_printed_to_again(capsys: pytest.CaptureFixture[str]) -> None:
+    with printing_to(None):
+        output.print("nowhere")
+    with contextlib.redirect_stdout(io.StringIO()) as elsewhere:
+        output.print("[bold]of today[/bold] :smile:")
+    assert elsewhere.getvalue() == "[bold]of today[/bold] :smile:\n"
+    output.print("here")
+    assert capsys.readouterr().out == "here\n"

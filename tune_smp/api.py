@@ -21,7 +21,7 @@ from tune_smp.settings.run import RunSettings
 from tune_smp.settings.search import SearchSettings
 from tune_smp.tuning.listeners import Listener
 from tune_smp.workflows import inspection, predicting, resuming, searching, training
-from tune_smp.workflows.output import printing_to
+from tune_smp.workflows.printing import printing_to
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -56,7 +56,7 @@ def _settings(data: Path, output: Path) -> SearchSettings:
 
 
 def _say_where_to_look(folder: Path, summary: Summary) -> None:
-    say = workflows.console.print
+    say = workflows.output.print
     run = RunFolder(folder / "search")
     say("")
     say(f"searched {SEEN} synthetic images: trial {summary.best_trial} has {summary.metric} {summary.best_metric:.3f}")

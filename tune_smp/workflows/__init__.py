@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from tune_smp.workflows.inspection import check, report
-from tune_smp.workflows.output import console
 from tune_smp.workflows.predicting import predict
+from tune_smp.workflows.printing import output
 from tune_smp.workflows.resuming import resume
 from tune_smp.workflows.searching import search
 from tune_smp.workflows.starting_weights import fetch_weights
 from tune_smp.workflows.training import train
 
-__all__ = ["check", "console", "fetch_weights", "predict", "report", "resume", "search", "train"]
+__all__ = ["check", "fetch_weights", "output", "predict", "report", "resume", "search", "train"]

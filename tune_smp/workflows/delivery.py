@@ -11,8 +11,8 @@ from typing import Any
 from tune_smp.errors import Problem, TuneSmpError
 from tune_smp.results.folder import RunFolder
 from tune_smp.settings.run import RunSettings
-from tune_smp.workflows.output import console
 from tune_smp.workflows.preparation import PreparedData
+from tune_smp.workflows.printing import output
 
 logger = logging.getLogger(__name__)
 
@@ -64,9 +64,9 @@ def write_onnx(settings: RunSettings, folder: RunFolder) -> None:
     if reason:
         logger.warning("ONNX was not written: %s", reason)
         where = shlex.quote(str(folder.path))
-        console.print(f"note: the model could not be written as ONNX ({reason}); try again: tune-smp resume {where}")
+        output.print(f"note: the model could not be written as ONNX ({reason}); try again: tune-smp resume {where}")
     else:
-        console.print(f"as ONNX: {path}")
+        output.print(f"as ONNX: {path}")
 
 
 def class_iou(state: Mapping[str, Any], names: Sequence[str]) -> dict[str, float | None]:
@@ -93,4 +93,4 @@ def write_report(folder: RunFolder, data: PreparedData, *, metric_name: str, dev
     except Exception as error:
         logger.exception("the report could not be written")
         where = shlex.quote(str(folder.path))
-        console.print(f"note: the report could not be written ({error}); try: tune-smp report {where}")
+        output.print(f"note: the report could not be written ({error}); try: tune-smp report {where}")

@@ -13,8 +13,8 @@ from tune_smp.settings.data import DataSettings
 from tune_smp.settings.run import RunSettings
 from tune_smp.settings.search import SearchSettings
 from tune_smp.workflows.delivery import write_report
-from tune_smp.workflows.output import console, tell
 from tune_smp.workflows.preparation import decode, find, reopen, split
+from tune_smp.workflows.printing import output, tell
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +34,10 @@ def check(settings: DataSettings) -> Findings:
     regions = split(settings, store)
     lines = describe_collection(store, regions)
     for line in lines:
-        console.print(line)
+        output.print(line)
     of_split = inspect_split(store, regions)
     tell(of_split)
-    console.print("no problems found")
+    output.print("no problems found")
     return Findings(len(store), store.channels, lines, (*collection.notes, *store.notes, *of_split))
 
 
@@ -52,5 +52,5 @@ def report(output_dir: Path) -> Path:
         kind = SearchSettings if record["command"] == "search" else RunSettings
         settings = kind.from_json(record["settings"])
         write_report(folder, reopen(settings, folder), metric_name=settings.metric_name, device=settings.device)
-        console.print(f"report: {folder.report}")
+        output.print(f"report: {folder.report}")
         return folder.report

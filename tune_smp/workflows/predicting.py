@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from tune_smp.workflows.output import console, tell
+from tune_smp.workflows.printing import output, tell
 
 if TYPE_CHECKING:
     from tune_smp.inference.prediction import PredictionSummary
@@ -17,9 +17,9 @@ def predict(settings: PredictSettings) -> PredictionSummary:
     from tune_smp.inference.prediction import predict_folder  # noqa: PLC0415  imports torch
 
     started = time.monotonic()
-    summary = predict_folder(settings, on_image=console.print)
+    summary = predict_folder(settings, on_image=output.print)
     tell(summary.notes)
-    console.print(
+    output.print(
         f"{len(summary.outputs)} label images in {settings.output_dir} after {time.monotonic() - started:.1f} s"
     )
     return summary

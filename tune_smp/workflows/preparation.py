@@ -12,7 +12,7 @@ from tune_smp.data.store.image_store import ImageStore
 from tune_smp.results.folder import RunFolder
 from tune_smp.settings.data import DataSettings
 from tune_smp.settings.run import RunSettings
-from tune_smp.workflows.output import console, tell
+from tune_smp.workflows.printing import output, tell
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ def prepare(settings: RunSettings, folder: RunFolder) -> PreparedData:
     tell(inspect_split(store, regions))
     write_split(folder.split, regions, store.collection, split_groups(store.collection, settings.group_by))
     for line in describe_collection(store, regions):
-        console.print(line)
+        output.print(line)
     return PreparedData(store, regions)
 
 

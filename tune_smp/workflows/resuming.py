@@ -14,8 +14,8 @@ from tune_smp.settings.run import RunSettings
 from tune_smp.settings.search import SearchSettings
 from tune_smp.tuning.listeners import Listener
 from tune_smp.workflows.delivery import require_onnx, write_onnx
-from tune_smp.workflows.output import tell
 from tune_smp.workflows.preparation import reopen
+from tune_smp.workflows.printing import tell
 from tune_smp.workflows.road import run_task
 from tune_smp.workflows.searching import SpaceSearch, settings_record, stored_space, with_fixed
 from tune_smp.workflows.task import Task

@@ -12,7 +12,7 @@ from tune_smp.errors import InterruptedRunError, Problem
 from tune_smp.results.summary import Summary, noting_interruption, write_used
 from tune_smp.tuning.trial_record import TrialRecord
 from tune_smp.workflows.delivery import class_iou, export, prove, write_onnx, write_report
-from tune_smp.workflows.output import console
+from tune_smp.workflows.printing import output
 from tune_smp.workflows.task import Best, Task
 from tune_smp.workflows.trials import run_task_trials
 
@@ -77,12 +77,12 @@ def _conclude(task: Task, summary: Summary, records: Sequence[TrialRecord]) -> N
     conclusion = task.conclusion(summary, records)
     paths = (f"model: {summary.model}", f"report: {task.folder.report}") if summary.model is not None else ()
     for line in (*conclusion.head, *paths, *conclusion.foot):
-        console.print(line)
+        output.print(line)
     if summary.state == "interrupted":
         raise InterruptedRunError(Problem("interrupted", str(task.folder.path), task.resume_hint))
     if conclusion.failure is not None:
         raise conclusion.failure
     where, pattern = shlex.quote(str(task.folder.path)), shlex.quote(task.settings.images_pattern)
-    console.print(
+    output.print(
         f"next: tune-smp predict --model {where} --imagesDir IMAGES --imagesPattern {pattern} --outputDir MASKS"
     )

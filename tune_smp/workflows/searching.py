@@ -27,8 +27,8 @@ from tune_smp.tuning.space_file import parse_space, read_space
 from tune_smp.tuning.space_records import as_json as space_as_json
 from tune_smp.tuning.trial_record import TrialRecord, best_of
 from tune_smp.workflows.delivery import require_onnx
-from tune_smp.workflows.output import console, tell
 from tune_smp.workflows.preparation import PreparedData, prepare
+from tune_smp.workflows.printing import output, tell
 from tune_smp.workflows.road import run_task
 from tune_smp.workflows.starting_weights import adopt_pretrained, check_pretrained, fetch_encoder_weights
 from tune_smp.workflows.task import Best, Conclusion, Session, Task
@@ -155,7 +155,7 @@ class SpaceSearch(Task):
         kept = BestKept(self.storage)
         kept.ended(*ended)
         display = Display(
-            console,
+            output.console,
             metric_name=self.settings.metric_name,
             # With a time budget alone, their number is a limit that nobody asked for.
             num_trials=None if self.settings.is_ended_by_time_alone else self.settings.planned_trials,

@@ -12,7 +12,7 @@ from tune_smp.errors import SettingsError
 from tune_smp.settings.encoder_choice import choice_problems, chosen_encoder, spelled, split_choice
 from tune_smp.settings.run import RunSettings
 from tune_smp.tuning.space_file import read_space
-from tune_smp.workflows.output import console, tell
+from tune_smp.workflows.printing import output, tell
 
 if TYPE_CHECKING:
     from tune_smp.training.weights import WeightSet
@@ -52,7 +52,7 @@ def fetch_weights(wanted: Sequence[str]) -> None:
         raise SettingsError(problems)
     for choice in choices:
         if _weights_word(choice) == RANDOM:
-            console.print(f"nothing to fetch: {choice}")
+            output.print(f"nothing to fetch: {choice}")
     named = [choice for choice in choices if _weights_word(choice) != RANDOM]
     if not named:
         return
@@ -62,12 +62,12 @@ def fetch_weights(wanted: Sequence[str]) -> None:
     for choice in named:
         one = WeightSet(_encoder(choice), _weights_word(choice))
         if one.is_cached():
-            console.print(f"in the cache: {choice}")
+            output.print(f"in the cache: {choice}")
         else:
             missing.append(one)
     _fetch(missing)
     if missing:
-        console.print(f"fetched {len(missing)} of {len(named)} sets of weights: all are in the cache")
+        output.print(f"fetched {len(missing)} of {len(named)} sets of weights: all are in the cache")
 
 
 def _fetch(missing: Sequence[WeightSet]) -> None:
@@ -78,7 +78,7 @@ def _fetch(missing: Sequence[WeightSet]) -> None:
 
     def announce(one: WeightSet, size: int | None) -> None:
         megabytes = "" if size is None else f" ({size / 1e6:.1f} MB)"
-        console.print(f"fetching {one}{megabytes}, {numbers[one]} of {len(missing)}")
+        output.print(f"fetching {one}{megabytes}, {numbers[one]} of {len(missing)}")
 
     weights.fetch_weights(missing, announce)
 

@@ -18,8 +18,8 @@ from tune_smp.tuning.ledger import Ledger, SingleTrial
 from tune_smp.tuning.listeners import Listener
 from tune_smp.tuning.trial_record import TrialRecord
 from tune_smp.workflows.delivery import require_onnx
-from tune_smp.workflows.output import console
 from tune_smp.workflows.preparation import prepare
+from tune_smp.workflows.printing import output
 from tune_smp.workflows.road import run_task
 from tune_smp.workflows.starting_weights import adopt_pretrained, check_pretrained, fetch_encoder_weights
 from tune_smp.workflows.task import Best, Conclusion, Session, Task
@@ -70,7 +70,7 @@ class FixedRun(Task):
             TrialShare(resources.cpus, min(1.0, resources.gpus), concurrency=1),
             self._trial,
             SearchPlan(1, no_scheduler(), storage=trials.parent, name=trials.name, room=lambda: 1),
-            RunDisplay(console, metric_name=metric, num_trials=1, dashboard_url=resources.dashboard_url),
+            RunDisplay(output.console, metric_name=metric, num_trials=1, dashboard_url=resources.dashboard_url),
             [self._keeper, NoteTeller(self.folder), GaugeKeeper()],
         )
 

@@ -18,7 +18,7 @@ from tune_smp.results.summary import write_used
 from tune_smp.tuning.ledger import Ledger
 from tune_smp.tuning.listeners import Listener
 from tune_smp.tuning.trial_record import AskedTrial, TrialRecord
-from tune_smp.workflows.output import console, say_stopping, tell
+from tune_smp.workflows.printing import output, say_stopping, tell
 from tune_smp.workflows.task import Task
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def run_task_trials(task: Task) -> tuple[str, Ledger]:
         tell(resources.notes)
         session = task.session(resources)
         if resources.dashboard_url:
-            console.print(f"dashboard: {resources.dashboard_url} (its token is in {resources.token})")
+            output.print(f"dashboard: {resources.dashboard_url} (its token is in {resources.token})")
         config_of = _configured(task, session.share)
         with session.display as display:
             ending = run_trials(session.ledger, session.plan, config_of, [*session.listeners, display, *task.listeners])
