@@ -90,9 +90,10 @@ def web_server() -> Iterator[str]:
 
 
 FOLLOW = """
-import sys
+import signal, sys
 from tune_smp.errors import InterruptedRunError
 from tune_smp.tuning.submit import submit_and_follow
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs in the background without it
 try:
     submit_and_follow(sys.argv[2:], address=sys.argv[1], write=lambda line: print(line, flush=True))
 except InterruptedRunError as error:
