@@ -301,6 +301,7 @@ search:
 MOST_BETWEEN_TRIALS_S = 5.0  # without building the model; on a busy machine, where a new worker takes 10 s and more
 
 
+@pytest.mark.slow
 def test_a_warm_worker_goes_from_trial_to_trial_and_remembers_nothing(
     tune_smp: Command,
     nuclei: Path,

@@ -178,6 +178,7 @@ def test_predict_writes_masks_with_the_labels_own_values(
         assert set(np.unique(mask)) <= {0, 255}
 
 
+@pytest.mark.slow
 def test_a_new_run_goes_on_from_an_earlier_one(
     undisturbed: Undisturbed, tune_smp: Command, nuclei: Path, arguments_of_train: Arguments, tmp_path: Path
 ) -> None:

@@ -141,6 +141,7 @@ def write_old_folder(folder: Path) -> dict[str, torch.Tensor]:
     return dict(model.state_dict())
 
 
+@pytest.mark.slow
 def test_21_a_folder_of_the_original_plugin_goes_on(
     tune_smp: Command, train: Callable[..., list[str]], tmp_path: Path
 ) -> None:
