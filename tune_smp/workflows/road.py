@@ -55,8 +55,8 @@ def _deliver(task: Task, best: Best, summary: Summary) -> Summary:
     """Export the best epoch and prove the export; keep the state from which ``--pretrainedModel`` starts."""
     state, settings = best.saved.state, task.settings_of(best.record)
     task.keep(best.saved)
-    # A checkpoint of an older version does not say what it ran with.
-    write_used(task.folder, state.get("used", {}))
+    if "used" in state:  # a checkpoint of an older version does not say what it ran with
+        write_used(task.folder, state["used"])
     export(settings, task.folder, task.data, state)
     return dataclasses.replace(
         summary,
