@@ -277,6 +277,7 @@ def on_epoch(run, moment):
 """
 
 
+@pytest.mark.slow
 def test_23_when_all_trials_fail_the_reasons_are_grouped_and_a_log_is_named(
     nuclei: Path,
     tune_smp: Command,

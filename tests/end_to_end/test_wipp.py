@@ -115,6 +115,7 @@ def filled(job: Job, nuclei: Path) -> dict[str, str]:
     )
 
 
+@pytest.mark.slow
 def test_a_job_trains_and_writes_into_its_output_alone(
     job: Job, filled: dict[str, str], plugin: dict[str, Any]
 ) -> None:

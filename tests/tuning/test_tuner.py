@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,15 +57,21 @@ class Heard(Listener):
         self.ending = ending
 
 
+@pytest.fixture(scope="module")
+def one_ray() -> Iterator[None]:
+    """A real Ray, for all of these tests."""
+    with local_ray(device="cpu"):
+        yield
+
+
 def run_alone(config: TrialConfig, storage: Path, listener: Listener) -> str:
-    """Run one trial under a real Ray."""
+    """Run one trial under the Ray that is there."""
     settings = RunSettings.from_json(config.settings)
     plan = SearchPlan(1, no_scheduler(), storage=storage, name="trials", room=lambda: 1)
-    with local_ray(device="cpu"):
-        return run_trials(SingleTrial(settings), plan, lambda _: config, [listener])
+    return run_trials(SingleTrial(settings), plan, lambda _: config, [listener])
 
 
-def test_a_listener_hears_everything_of_the_one_trial(tmp_path: Path) -> None:
+def test_a_listener_hears_everything_of_the_one_trial(one_ray: None, tmp_path: Path) -> None:
     heard = Heard()
     assert run_alone(_tiny_trial(tmp_path), tmp_path, heard) == heard.ending == "completed"
     assert heard.epochs == [1, 2]
@@ -75,7 +81,7 @@ def test_a_listener_hears_everything_of_the_one_trial(tmp_path: Path) -> None:
     assert kept == ["checkpoint_000000", "checkpoint_000001"]
 
 
-def test_an_error_of_ours_comes_back_whole_and_is_not_tried_again(tmp_path: Path) -> None:
+def test_an_error_of_ours_comes_back_whole_and_is_not_tried_again(one_ray: None, tmp_path: Path) -> None:
     config = dataclasses.replace(_tiny_trial(tmp_path), split=tmp_path / "no split")
     heard = Heard()
     run_alone(config, tmp_path, heard)
@@ -87,7 +93,7 @@ def test_an_error_of_ours_comes_back_whole_and_is_not_tried_again(tmp_path: Path
     assert not list(tmp_path.glob("trials/**/error.txt")), "Ray saw no failure, so it did not try again"
 
 
-def test_an_error_of_ours_in_the_driver_is_raised_as_it_is(tmp_path: Path) -> None:
+def test_an_error_of_ours_in_the_driver_is_raised_as_it_is(one_ray: None, tmp_path: Path) -> None:
     """A full disk, met while history.csv is written: Ray alone would make a TuneError with a traceback in it."""
 
     class Full(Listener):
