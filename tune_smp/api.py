@@ -30,21 +30,6 @@ if TYPE_CHECKING:
     from tune_smp.inference.array_predictor import ArrayPredictor
     from tune_smp.inference.prediction import PredictionSummary
 
-__all__ = [
-    "DataSettings",
-    "Listener",
-    "PredictSettings",
-    "Result",
-    "RunSettings",
-    "SearchSettings",
-    "check",
-    "load",
-    "predict",
-    "resume",
-    "search",
-    "train",
-]
-
 Kind = TypeVar("Kind", bound=Settings)
 
 

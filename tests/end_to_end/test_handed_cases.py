@@ -215,3 +215,16 @@ def test_masks_have_the_pixel_size_and_the_times_of_their_images(make_case: Make
         assert 'PhysicalSizeXUnit="µm"' in described[name]
     assert 'SizeT="3"' in described["series.ome.tif"]
     assert 'SizeZ="1"' in described["series.ome.tif"]
+
+
+@pytest.mark.slow
+def test_a_clone_in_the_working_folder_is_not_imported(make_case: MakeCase, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = make_case("cwd_shadows_packages")
+    monkeypatch.chdir(case.folder)
+    program = Path(sys.executable).with_name("tune-smp")
+    words = ("train", "--imagesDir=images", "--labelsDir=labels", "--imagesPattern=.*", "--labelsPattern=.*")
+    more = ("--segmentationMode=binary", "--encoderBaseVariantWeights=MobileNet,timm-mobilenetv3_small_100,random")
+    short = ("--tileSize=64", "--maxEpochs=1", "--batchSize=4", "--outputDir=out", "--dashboard=false")
+    done = subprocess.run([program, *words, *more, *short], capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (case.folder / "out" / "model" / "model.safetensors").is_file()
