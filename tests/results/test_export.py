@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +51,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ImageStore
     return folder, store, split_regions(store.sizes, groups, names=names, train_fraction=0.5, seed=0)
 
 
-def _state(settings: RunSettings) -> Mapping[str, Any]:
+def _state(settings: RunSettings) -> Any:
     torch.manual_seed(0)
     last, best = (build_model(settings, channels=1, classes=1) for _ in range(2))
     return {"model": last.state_dict(), "best_model": best.state_dict(), "best_metric": 0.5, "best_epoch": 2}

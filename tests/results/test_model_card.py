@@ -67,7 +67,7 @@ def exported(folder: Path, mode: Mode, **more: Any) -> None:
     store = open_or_build(collection, mode=mode, cache_dir=folder / "cache")
     torch.manual_seed(0)
     model = build_model(settings, channels=store.channels, classes=store.class_map.classes)
-    state = {"model": model.state_dict(), "best_model": None, "best_metric": 0.5, "best_epoch": 1}
+    state: Any = {"model": model.state_dict(), "best_model": None, "best_metric": 0.5, "best_epoch": 1}
     regions = [Region(0, 0, *SIZE[:1], 0, SIZE[1], "train"), Region(1, 0, SIZE[0], 0, SIZE[1], "validation")]
     (folder / "out").mkdir()
     export_best(RunFolder(folder / "out"), state, settings, store, regions)

@@ -45,8 +45,8 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
 
 def test_the_layout_of_tensors_survives(tmp_path: Path) -> None:
     weight = torch.rand(4, 3, 2, 2).to(memory_format=torch.channels_last)
-    checkpoint.save({"weight": weight}, tmp_path / "checkpoint.pth")
-    assert checkpoint.load(tmp_path / "checkpoint.pth")["weight"].stride() == weight.stride()
+    checkpoint.save({"model": {"weight": weight}}, tmp_path / "checkpoint.pth")
+    assert checkpoint.load(tmp_path / "checkpoint.pth")["model"]["weight"].stride() == weight.stride()
 
 
 def refusal(path: Path) -> str:

@@ -20,6 +20,7 @@ from tune_smp.errors import DataError
 from tune_smp.settings.run import RunSettings
 from tune_smp.training import checkpoint
 from tune_smp.training.run import TrainingRun
+from tune_smp.training.run_state import RunState
 
 MakeSettings = Callable[..., RunSettings]
 MakeStore = Callable[[Mode], ImageStore]
@@ -41,7 +42,7 @@ def run_epochs(run: TrainingRun, count: int) -> TrainingRun:
     return run
 
 
-def stored(run: TrainingRun, path: Path) -> dict[str, Any]:
+def stored(run: TrainingRun, path: Path) -> RunState:
     """The state, through a file."""
     checkpoint.save(run.state_dict(), path)
     return checkpoint.load(path)
@@ -208,6 +209,7 @@ def test_divergence_is_told_within_the_epoch(
     assert (bad.best_epoch, bad.best_metric) == (good.epoch, good.metric)
     assert_same_tensors(run.best_model_state or {}, weights)
     state = stored(run, tmp_path / "checkpoint.pth")
+    assert state["best_model"] is not None
     assert_same_tensors(state["best_model"], weights)
     resumed = TrainingRun(make_settings(max_epochs=9), make_store("binary"), regions, state=state)
     assert resumed.stop == "diverged"

@@ -17,7 +17,7 @@ def settings(**flags: str) -> RunSettings:
     return RunSettings.from_flags({**folders, **patterns, "segmentationMode": "binary", "maxEpochs": 5, **flags})
 
 
-def state(*metrics: float, stop: str | None = None, epochs_before: int = 0) -> dict[str, Any]:
+def state(*metrics: float, stop: str | None = None, epochs_before: int = 0) -> Any:
     history = [
         {"epoch": epochs_before + number, "val_iou": metric, "val_recall": 1 - metric}
         for number, metric in enumerate(metrics, start=1)

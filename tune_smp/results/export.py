@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,12 @@ from tune_smp.results.folder import RunFolder, whole_folder, write_json, write_t
 from tune_smp.results.model_card import CardFacts, model_card
 from tune_smp.settings.run import RunSettings
 from tune_smp.training.builders import build_model
+from tune_smp.training.run_state import RunState
 
 
 def export_best(
     folder: RunFolder,
-    state: Mapping[str, Any],
+    state: RunState,
     settings: RunSettings,
     store: ImageStore,
     regions: Sequence[Region],
@@ -43,7 +44,7 @@ def export_best(
         write_text(target / "README.md", model_card(preprocessing, _facts(state, settings, model, regions)))
 
 
-def _best_model(state: Mapping[str, Any], settings: RunSettings, store: ImageStore) -> Any:
+def _best_model(state: RunState, settings: RunSettings, store: ImageStore) -> Any:
     model = build_model(settings, channels=store.channels, classes=store.class_map.classes, load_weights=False)
     model.load_state_dict(state["best_model"] or state["model"])
     return model.eval()
@@ -56,7 +57,7 @@ def _save(model: Any, target: Path) -> None:
         raise OSError(errno.EIO, str(error)) from error
 
 
-def _preprocessing(state: Mapping[str, Any], settings: RunSettings, store: ImageStore) -> Preprocessing:
+def _preprocessing(state: RunState, settings: RunSettings, store: ImageStore) -> Preprocessing:
     return Preprocessing(
         class_map=store.class_map,
         normalization=Normalizer(store, settings.normalization, settings.normalization_scope).normalization,
@@ -74,7 +75,7 @@ def _preprocessing(state: Mapping[str, Any], settings: RunSettings, store: Image
     )
 
 
-def _facts(state: Mapping[str, Any], settings: RunSettings, model: nn.Module, regions: Sequence[Region]) -> CardFacts:
+def _facts(state: RunState, settings: RunSettings, model: nn.Module, regions: Sequence[Region]) -> CardFacts:
     images = {
         subset: {region.pair for region in regions if region.subset == subset} for subset in ("train", "validation")
     }

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from tune_smp.errors import DataError, Problem, ResourceError
+from tune_smp.training.run_state import RunState
 from tune_smp.writing import whole_file
 
 KIND = "tune-smp checkpoint"
@@ -18,7 +19,7 @@ FORMAT = 1
 """Goes up when an older program could misread the file."""
 
 
-def save(state: Mapping[str, Any], path: Path) -> None:
+def save(state: Mapping[str, object], path: Path) -> None:
     """Write numbers, text, tensors and containers of these to ``path``.
 
     Raises ResourceError where it cannot be written (disk full); what was at ``path`` before is then still there.
@@ -31,7 +32,7 @@ def save(state: Mapping[str, Any], path: Path) -> None:
         raise ResourceError(Problem(f"the checkpoint cannot be written: {error}", str(path), fix)) from error
 
 
-def load(path: Path) -> dict[str, Any]:
+def load(path: Path) -> RunState:
     """The state that ``save`` wrote, on the CPU.
 
     Raises DataError, having executed nothing, for a file that is missing, cut short, no checkpoint of tune-smp, of a
@@ -61,14 +62,14 @@ def read(path: Path) -> Any:
         raise _refused(path, reason, "copy it again, or use an earlier checkpoint") from error
 
 
-def state_in(content: Any, path: Path) -> dict[str, Any]:
+def state_in(content: Any, path: Path) -> RunState:
     """The state in what ``read`` found at ``path``. Raises DataError where it is none, or of a newer format."""
     if not isinstance(content, dict) or content.get("kind") != KIND or not isinstance(content.get("state"), dict):
         raise _refused(path, "the file is no checkpoint of tune-smp", "pass the folder that a run of tune-smp wrote")
     if content.get("format") != FORMAT:
         versions = f"format {content.get('format')!r}, this program reads format {FORMAT}"
         raise _refused(path, f"another version of tune-smp wrote the checkpoint ({versions})", "use that version")
-    state: dict[str, Any] = content["state"]
+    state: RunState = content["state"]
     return state
 
 

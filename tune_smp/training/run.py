@@ -28,6 +28,7 @@ from tune_smp.training.metrics import COUNTS_PER_CLASS, Metrics, count_pixels, m
 from tune_smp.training.optimizers import build_optimizer, learning_rate, load_optimizer_state, set_learning_rate
 from tune_smp.training.precision import choose_device, choose_precision, use_fast_kernels
 from tune_smp.training.pretrained import adopt_weights, load_earlier_run, optimizer_state
+from tune_smp.training.run_state import RunState
 from tune_smp.training.seeding import seeded
 from tune_smp.training.step import Tiles, TrainingStep
 
@@ -48,7 +49,7 @@ class TrainingRun:
         regions: Sequence[Region],
         *,
         device: torch.device | None = None,
-        state: Mapping[str, Any] | None = None,
+        state: RunState | None = None,
     ) -> None:
         """``state``, an earlier ``state_dict`` of this run: go on from there, without fetching encoder weights, reading
         the model that ``--pretrainedModel`` names, or measuring a batch size.
@@ -213,7 +214,7 @@ class TrainingRun:
         epochs_done = self.epoch - self.epochs_before - 1 + step / self.feed.steps
         return learning_rate(self.settings, epochs_done / self.settings.max_epochs)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> RunState:
         """Where the run stands: numbers, text, tensors, and containers of these.
 
         The tensors are the live ones: store them, or copy them, before the next epoch. ``best_model`` is None where the
@@ -236,7 +237,7 @@ class TrainingRun:
             **self.step.state_dict(),
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: RunState) -> None:
         """Go on from where a run of the same settings stood. Raises DataError where the state is of another model."""
         shape = ModelShape.from_json(state["shape"])
         if shape != self.shape:

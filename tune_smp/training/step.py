@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +15,7 @@ from tune_smp.training.losses import SegmentationLoss
 from tune_smp.training.memory import is_out_of_memory
 from tune_smp.training.optimizers import load_optimizer_state
 from tune_smp.training.precision import Precision
+from tune_smp.training.run_state import StepState
 
 MOST_HALVINGS = 3
 
@@ -113,7 +112,7 @@ class TrainingStep:
             logits: Tensor = self.model(images)
         return logits
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StepState:
         """What the optimizer has learnt, and how batches are worked off. The tensors are the live ones."""
         return {
             "optimizer_name": self.row.name,
@@ -122,7 +121,7 @@ class TrainingStep:
             "halvings": self.halvings,
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: StepState) -> None:
         """Go on from an earlier ``state_dict``."""
         load_optimizer_state(self.optimizer, state["optimizer"])
         if state["scaler"] and self.precision.scales_loss:

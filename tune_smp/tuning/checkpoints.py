@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from typing_extensions import override
 
 from tune_smp.errors import DataError
 from tune_smp.training import checkpoint
+from tune_smp.training.run_state import RunState
 from tune_smp.tuning.listeners import Listener
 from tune_smp.tuning.trainable import CHECKPOINT_NAME
 from tune_smp.tuning.trial_record import TrialRecord, best_of
@@ -26,7 +26,7 @@ class SavedRun:
     """A checkpoint file and the state in it."""
 
     path: Path
-    state: Mapping[str, Any]
+    state: RunState
 
 
 def newest_whole(trials: Path, final: Path) -> SavedRun | None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 from typing_extensions import override
 
 from tune_smp.choices.states import trial_state
 from tune_smp.settings.run import RunSettings
+from tune_smp.training.run_state import RunState
 from tune_smp.tuning.trial_record import AskedTrial, TrialRecord, diverged_reason
 
 
@@ -47,7 +47,7 @@ class Ledger(Protocol):
 class SingleTrial(Ledger):
     """The ledger of fixed settings: one trial, whose memory is its checkpoint."""
 
-    def __init__(self, settings: RunSettings, state: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, settings: RunSettings, state: RunState | None = None) -> None:
         """Begin the trial, or resume the one whose checkpoint has this ``state`` (TrainingRun.state_dict)."""
         self._settings = settings
         self._curve = _best_so_far(settings, state) if state else {}
@@ -104,7 +104,7 @@ class SingleTrial(Ledger):
         return int(trial_state(self._state).has_ended)
 
 
-def _best_so_far(settings: RunSettings, state: Mapping[str, Any]) -> dict[int, float]:
+def _best_so_far(settings: RunSettings, state: RunState) -> dict[int, float]:
     """The best metric so far after each epoch of this run, from 1, where it is a finite number."""
     curve: dict[int, float] = {}
     best = -math.inf

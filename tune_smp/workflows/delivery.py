@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import math
 import shlex
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from tune_smp.errors import Problem, TuneSmpError
 from tune_smp.results.folder import RunFolder
 from tune_smp.settings.run import RunSettings
+from tune_smp.training.run_state import RunState
 from tune_smp.workflows.preparation import PreparedData
 from tune_smp.workflows.printing import output
 
@@ -20,14 +20,14 @@ logger = logging.getLogger(__name__)
 EVALUATION_TOLERANCE = 2e-3
 
 
-def export(settings: RunSettings, folder: RunFolder, data: PreparedData, state: Mapping[str, Any]) -> None:
+def export(settings: RunSettings, folder: RunFolder, data: PreparedData, state: RunState) -> None:
     """Write ``model/`` from the state of a run."""
     from tune_smp.results.export import export_best  # noqa: PLC0415  imports torch
 
     export_best(folder, state, settings, data.store, data.regions)
 
 
-def prove(settings: RunSettings, folder: RunFolder, data: PreparedData, state: Mapping[str, Any]) -> float:
+def prove(settings: RunSettings, folder: RunFolder, data: PreparedData, state: RunState) -> float:
     """Load the exported model as a user would, and evaluate it on all validation images: its metric.
 
     Raises TuneSmpError where that is not what the run reported for its best epoch.
@@ -69,7 +69,7 @@ def write_onnx(settings: RunSettings, folder: RunFolder) -> None:
         output.print(f"as ONNX: {path}")
 
 
-def class_iou(state: Mapping[str, Any], names: Sequence[str]) -> dict[str, float | None]:
+def class_iou(state: RunState, names: Sequence[str]) -> dict[str, float | None]:
     """IoU of each class at the best epoch; None for a class that occurs neither in labels nor in predictions."""
     (row,) = (row for row in state["history"] if row["epoch"] == state["best_epoch"])
     return dict(zip(names, row["class_iou"], strict=True))
