@@ -7,12 +7,18 @@ import gc
 import logging
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
 from tune_smp.errors import NoTrialSucceededError, OutOfMemoryError, Problem, TuneSmpError
 from tune_smp.tuning.worker_environment import write_as_the_user_does
+
+if TYPE_CHECKING:
+    from tune_smp.data.store.image_store import ImageStore
+    from tune_smp.settings.run import RunSettings
+    from tune_smp.training.epoch_report import EpochReport
+    from tune_smp.training.run import TrainingRun
 
 CHECKPOINT_NAME = "checkpoint.pth"
 REFUSAL_NAME = "refused.txt"
@@ -149,7 +155,7 @@ def _share_the_machine(trial: TrialConfig) -> None:
         torch.cuda.set_per_process_memory_fraction(trial.gpus)  # the rest is another trial's
 
 
-def _build(trial: TrialConfig) -> Any:
+def _build(trial: TrialConfig) -> TrainingRun:
     from tune_smp.data.split import read_split  # noqa: PLC0415  the driver needs none of these
     from tune_smp.settings.run import RunSettings  # noqa: PLC0415
     from tune_smp.training import checkpoint  # noqa: PLC0415
@@ -165,7 +171,7 @@ def _build(trial: TrialConfig) -> Any:
     )
 
 
-def _open_store(path: Path, settings: Any) -> Any:
+def _open_store(path: Path, settings: RunSettings) -> ImageStore:
     """The driver's image store where this node sees it, else this node's own: the first trial on the node builds it,
     under the store's lock."""
     from tune_smp.data.opening import find_collection, open_store  # noqa: PLC0415  the driver needs none of these
@@ -196,7 +202,7 @@ def _refusal_for(error: Exception, *, is_set_up: bool) -> TuneSmpError:
     raise error
 
 
-def _as_result(report: Any, run: Any) -> dict[str, Any]:
+def _as_result(report: EpochReport, run: TrainingRun) -> dict[str, Any]:
     return {
         **dataclasses.asdict(report),
         "epochs_before": run.epochs_before,
