@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 CHECKPOINT_NAME = "checkpoint.pth"
 REFUSAL_NAME = "refused.txt"
 # What the same settings and data raise on every try, as a broken model or a slip in a library does: not tried again.
-# Everything else may be the machine's fault.
+# Everything else may be the machine's fault. NotImplementedError is what torch raises for an operator that the device
+# lacks; it is named because it is a RuntimeError, and those of a running trial are tried again.
 DETERMINISTIC = (
     TypeError,
     ValueError,
