@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +26,8 @@ class RunState(StepState):
     ``shape`` is ``ModelShape.to_json``; ``history`` has one ``EpochReport`` as a mapping for each epoch, and ``epoch``
     counts those of an earlier run (``epochs_before``) too. ``best_epoch`` is 0 and ``best_metric`` NaN while no epoch
     had finite losses. ``model`` are the weights after the last epoch, ``best_model`` those of the best one, on the CPU;
-    None where the last epoch is the best. ``used`` says what settings leave open, or the machine decides.
+    None where the last epoch is the best. ``used`` says what settings leave open, or the machine decides;
+    checkpoints of older versions lack it.
     """
 
     shape: dict[str, Any]
@@ -38,7 +39,7 @@ class RunState(StepState):
     stop: str | None
     history: list[dict[str, Any]]
     notes: tuple[str, ...]
-    used: dict[str, Any]
+    used: NotRequired[dict[str, Any]]
     early_stopping: dict[str, float | int]
     model: dict[str, Tensor]
     best_model: dict[str, Tensor] | None

@@ -24,10 +24,10 @@ def run_task(task: Task) -> Summary:
     exported; ResourceError where Ray, a node or the disk does not give what is needed.
     """
     with noting_interruption(task.folder, lambda: _interrupted_at_once(task)):
-        return _run(task)
+        return _run_and_deliver(task)
 
 
-def _run(task: Task) -> Summary:
+def _run_and_deliver(task: Task) -> Summary:
     started = time.monotonic()
     ending, ledger = run_task_trials(task)
     records = ledger.records()
