@@ -8,7 +8,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,7 @@ class Heard(tune_smp.Listener):
         self.ending = ""
 
     @override
-    def epoch_ended(self, number: int, result: Mapping[str, Any]) -> None:
+    def epoch_ended(self, number: int, result: tune_smp.tuning.listeners.EpochResult) -> None:
         self.epochs.append(result["epoch"])
 
     @override

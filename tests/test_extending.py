@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +14,7 @@ from ray.tune.schedulers import FIFOScheduler
 from torch import nn
 from typing_extensions import override
 
+from tests.epochs import epoch_result
 from tune_smp.choices import losses, samplers, schedulers
 from tune_smp.choices.losses import Loss
 from tune_smp.choices.schedulers import SchedulerChoice
@@ -26,17 +26,8 @@ from tune_smp.data.store.build import StoreRequest, build_store
 from tune_smp.data.store.image_store import ImageStore
 from tune_smp.training import losses as recipes
 from tune_smp.tuning import pruning
-from tune_smp.tuning.listeners import Listener
+from tune_smp.tuning.listeners import EpochResult, Listener
 from tune_smp.tuning.trial_record import TrialRecord
-
-REQUIRED = {
-    "images_dir": "/images",
-    "labels_dir": "/labels",
-    "images_pattern": ".*",
-    "labels_pattern": ".*",
-    "segmentation_mode": "binary",
-    "output_dir": "/out",
-}
 
 
 class RawReader(ImageReader):
@@ -115,12 +106,12 @@ def test_a_tracker_overrides_what_it_wants_to_hear() -> None:
             self.seen: list[tuple[int, int]] = []
 
         @override
-        def epoch_ended(self, number: int, result: Mapping[str, Any]) -> None:
+        def epoch_ended(self, number: int, result: EpochResult) -> None:
             self.seen.append((number, result["epoch"]))
 
     tracker = Tracker()
     tracker.started(0, {}, 3)
-    tracker.epoch_ended(0, {"epoch": 1})
+    tracker.epoch_ended(0, epoch_result())
     tracker.requeued(0)
     tracker.trial_ended(TrialRecord(0, "completed", {}, 3), "")
     tracker.stopping()

@@ -9,19 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.flags import REQUIRED
 from tune_smp.choices.losses import MODES
 from tune_smp.settings.search import SearchSettings
 from tune_smp.tuning.space_checks import check_space
 from tune_smp.tuning.space_file import named_spaces, parse_space
 
 SPACES = sorted((Path(__file__).resolve().parent.parent / "search_spaces").glob("*.yaml"))
-REQUIRED = {
-    "imagesDir": "images",
-    "labelsDir": "labels",
-    "imagesPattern": ".*",
-    "labelsPattern": ".*",
-    "outputDir": "out",
-}
 
 
 def test_the_wheel_holds_all_that_is_read_at_run_time(repository: Path, tmp_path: Path) -> None:

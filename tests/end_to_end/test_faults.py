@@ -384,7 +384,7 @@ def test_5_extreme_images_train_without_a_division_by_zero(tmp_path: Path) -> No
     for normalization in ("percentile", "zscore", "minmax"):
         settings = tiny_run(tmp_path, normalization=normalization, stepsPerEpoch=2)
         report = TrainingRun(settings, *prepared(settings)).run_epoch()
-        assert np.isfinite([report.train_loss, report.val_loss]).all()
+        assert np.isfinite([report["train_loss"], report["val_loss"]]).all()
 
 
 # 6: labels of every kind
@@ -450,7 +450,7 @@ def test_7_10_one_image_smaller_than_a_tile_in_batches_of_one(architecture: str,
     store, regions = prepared(settings)
     assert [region.subset for region in regions] == ["train", "validation"], "split in space"
     report = TrainingRun(settings, store, regions).run_epoch()
-    assert np.isfinite([report.train_loss, report.val_loss, report.val_iou]).all()
+    assert np.isfinite([report["train_loss"], report["val_loss"], report["val_iou"]]).all()
 
 
 def test_7_10_one_huge_image_whose_tiles_do_not_divide_into_batches(tmp_path: Path) -> None:
@@ -462,7 +462,7 @@ def test_7_10_one_huge_image_whose_tiles_do_not_divide_into_batches(tmp_path: Pa
     store, regions = prepared(settings)
     run = TrainingRun(settings, store, regions)
     assert (regions[1].x1 - regions[1].x0) * 3 < 4099 < regions[1].x1 * 1.001
-    assert np.isfinite(run.run_epoch().val_loss)
+    assert np.isfinite(run.run_epoch()["val_loss"])
 
 
 # 8, 9 and 22: what is refused before a look at the data

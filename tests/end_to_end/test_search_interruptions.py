@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import io
 import itertools
 import os
@@ -118,7 +117,7 @@ class Sessions:
             point = YAML(typ="safe").load(SPACE)["fixed"] | trial.params
             run = TrainingRun(RunSettings.from_flags({**flags, **point}), data.store, data.regions)
             for epoch in self.folder.history(trial.number):
-                report = dataclasses.asdict(run.run_epoch())
+                report = dict[str, Any](run.run_epoch())
                 assert epoch == {name: str(report[name]) for name in epoch}
         torch.set_num_threads(threads)
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tests.epochs import epoch_result
 from tune_smp.results.folder import read_csv
 from tune_smp.results.history import COLUMNS, History
+from tune_smp.tuning.listeners import EpochResult
 
 
-def _row(epoch: int, loss: float) -> dict[str, float]:
-    return dict.fromkeys(COLUMNS, 0.5) | {"epoch": epoch, "train_loss": loss, "internal": 1.0}
+def _row(epoch: int, loss: float) -> EpochResult:
+    return epoch_result(epoch, train_loss=loss)
 
 
 def _losses(path: Path) -> dict[int, float]:

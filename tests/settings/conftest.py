@@ -7,18 +7,10 @@ from typing import Any
 
 import pytest
 
+from tests.flags import REQUIRED
 from tune_smp.errors import Problem, SettingsError
 from tune_smp.settings.base import Settings
 from tune_smp.settings.run import RunSettings
-
-REQUIRED = {
-    "imagesDir": "/data/images",
-    "labelsDir": "/data/labels",
-    "imagesPattern": "img_{i:d+}.tif",
-    "labelsPattern": "mask_{i:d+}.tif",
-    "segmentationMode": "binary",
-    "outputDir": "/out",
-}
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.flags import REQUIRED
 from tune_smp.errors import Problem, SettingsError
 from tune_smp.settings.command_line import help_text, settings_from
 from tune_smp.settings.demo import DemoSettings
@@ -11,18 +12,9 @@ from tune_smp.settings.fields import flags_of
 from tune_smp.settings.predict import PredictSettings
 from tune_smp.settings.run import RunSettings
 
-REQUIRED = [
-    "--imagesDir=/i",
-    "--labelsDir=/l",
-    "--imagesPattern=.*",
-    "--labelsPattern=.*",
-    "--segmentationMode=binary",
-    "--outputDir=/o",
-]
-
 
 def run(*words: str) -> RunSettings:
-    return settings_from(RunSettings, [*REQUIRED, *words])
+    return settings_from(RunSettings, [*(f"--{name}={value}" for name, value in REQUIRED.items()), *words])
 
 
 def refusal(*words: str) -> tuple[Problem, ...]:

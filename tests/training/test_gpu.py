@@ -53,12 +53,12 @@ def test_every_format_trains_and_resumes(
     settings = make_settings(device="gpu", precision=precision, max_epochs=4, steps_per_epoch=6)
     run = TrainingRun(settings, make_store("binary"), regions)
     reports = [run.run_epoch() for _ in range(3)]
-    assert all(math.isfinite(report.val_loss) for report in reports)
-    assert reports[-1].train_loss < reports[0].train_loss
+    assert all(math.isfinite(report["val_loss"]) for report in reports)
+    assert reports[-1]["train_loss"] < reports[0]["train_loss"]
     checkpoint.save(run.state_dict(), tmp_path / "checkpoint.pth")
     again = TrainingRun(settings, make_store("binary"), regions, state=checkpoint.load(tmp_path / "checkpoint.pth"))
     assert next(again.model.parameters()).is_cuda
-    assert again.run_epoch().stop == "completed"
+    assert again.run_epoch()["stop"] == "completed"
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -66,7 +66,7 @@ def test_every_optimizer_makes_a_step(
     make_settings: MakeSettings, make_store: MakeStore, regions: Regions, optimizer: str
 ) -> None:
     settings = make_settings(device="gpu", optimizer_name=optimizer, steps_per_epoch=2)
-    assert math.isfinite(TrainingRun(settings, make_store("binary"), regions).run_epoch().train_loss)
+    assert math.isfinite(TrainingRun(settings, make_store("binary"), regions).run_epoch()["train_loss"])
 
 
 @pytest.mark.parametrize("mode", ["binary", "multilabel", "multiclass"])
@@ -106,7 +106,7 @@ def test_the_batch_size_is_bounded_by_use_and_by_memory(
     little_memory(1500)
     small = TrainingRun(settings, make_store("binary"), regions)
     assert small.batch_size < 64
-    assert small.run_epoch().stop is None
+    assert small.run_epoch()["stop"] is None
     assert small.notes == ()
 
 
@@ -119,7 +119,7 @@ def test_out_of_memory_is_met_by_pieces(
     little_memory(3000)
     run = TrainingRun(settings, make_store("binary"), regions)
     report = run.run_epoch()
-    assert report.batch_size == 64
+    assert report["batch_size"] == 64
     assert "out of memory: a batch of 64 tiles is now worked off in pieces" in run.notes[0]
     little_memory(300)
     with pytest.raises(ResourceError, match="out of memory"):

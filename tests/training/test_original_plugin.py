@@ -151,7 +151,7 @@ def test_a_run_goes_on(
     assert len(learnt) == len(list(model.parameters()))
     assert all(float(values["step"]) == 1 for values in learnt.values())
     assert not [note for note in run.notes if "starts anew" in note]
-    assert [run.run_epoch().epoch, run.run_epoch().epoch] == [8, 9]
+    assert [run.run_epoch()["epoch"], run.run_epoch()["epoch"]] == [8, 9]
     assert run.stop == "completed"
     assert float(run.state_dict()["optimizer"]["state"][0]["step"]) == 3
     anew = TrainingRun(settings.with_changes(optimizer_name="SGD"), make_store("binary"), regions)

@@ -60,7 +60,7 @@ def test_bfloat16_on_a_cpu_trains(
     run = TrainingRun(settings, make_store("binary"), regions)
     formats = set()
     run.model.register_forward_hook(lambda _model, _images, logits: formats.add(logits.dtype))
-    assert run.run_epoch().stop is None
+    assert run.run_epoch()["stop"] is None
     assert formats == {torch.bfloat16}
     assert all(parameter.dtype == torch.float32 for parameter in run.model.parameters())
 

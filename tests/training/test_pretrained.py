@@ -81,9 +81,9 @@ def test_a_checkpoint_goes_on_with_weights_optimizer_and_epochs(
     assert moments
     assert torch.equal(moments[0]["exp_avg"], earlier.state_dict()["optimizer"]["state"][0]["exp_avg"])
     reports = [run.run_epoch() for _ in range(2)]
-    assert [report.epoch for report in reports] == [3, 4]
-    assert [report.stop for report in reports] == [None, "completed"]
-    assert reports[0].learning_rate > reports[1].learning_rate  # a schedule of its own
+    assert [report["epoch"] for report in reports] == [3, 4]
+    assert [report["stop"] for report in reports] == [None, "completed"]
+    assert reports[0]["learning_rate"] > reports[1]["learning_rate"]  # a schedule of its own
 
 
 def test_going_on_and_resumed_is_the_same_run(
@@ -92,10 +92,10 @@ def test_going_on_and_resumed_is_the_same_run(
     settings = make_settings(pretrained_model=folder, max_epochs=3, steps_per_epoch=2)
     straight = TrainingRun(settings, make_store("binary"), regions)
     first = TrainingRun(settings, make_store("binary"), regions)
-    losses = [straight.run_epoch().val_loss for _ in range(3)]
-    halves = [first.run_epoch().val_loss]
+    losses = [straight.run_epoch()["val_loss"] for _ in range(3)]
+    halves = [first.run_epoch()["val_loss"]]
     second = TrainingRun(settings, make_store("binary"), regions, state=first.state_dict())
-    halves += [second.run_epoch().val_loss for _ in range(2)]
+    halves += [second.run_epoch()["val_loss"] for _ in range(2)]
     assert halves == losses
     assert second.stop == "completed"
 
@@ -117,7 +117,7 @@ def test_another_optimizer_starts_anew_and_it_is_told(
     settings = make_settings(pretrained_model=folder, optimizer_name="SGD")
     run = TrainingRun(settings, make_store("binary"), regions)
     assert "SGD starts anew" in run.notes[0]
-    assert run.run_epoch().epoch == 3
+    assert run.run_epoch()["epoch"] == 3
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_the_head_can_be_replaced(
     assert len(kept) > 50
     assert all(torch.equal(own[name], before[name]) for name in kept)
     assert own["segmentation_head.0.weight"].shape[0] == 2
-    assert run.run_epoch().epoch == 3
+    assert run.run_epoch()["epoch"] == 3
 
 
 def test_describe(folder: Path) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import math
 import pickle
 import re
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -15,40 +13,16 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
+from tests.epochs import epoch_result
+from tests.tuning.records import EPOCH, FLAGS, record
 from tune_smp.tuning.display import Display, RunDisplay, RunningTrial, SearchState, running_row
 from tune_smp.tuning.lines import (
-    best_text,
     counts_line,
-    duration,
     epoch_line,
     epochs_line,
-    flags_text,
-    left_text,
-    seconds_left,
-    spark,
-    trial_line,
 )
-from tune_smp.tuning.trial_record import TrialRecord
 
-FLAGS = {
-    "modelName": "FPN",
-    "encoderBaseVariantWeights": "ResNet,resnet18,random",
-    "optimizerName": "Adam",
-    "learningRate": 0.0031,
-    "lossName": "DiceLoss",
-    "batchSize": 8,
-}
 NAN = float("nan")
-SECONDS = st.floats(0, 1e6)
-
-
-def record(number: int, state: str = "completed", *curve: float, **more: Any) -> TrialRecord:
-    return TrialRecord(number, state, more.pop("flags", FLAGS), more.pop("max_epochs", 10), curve=curve, **more)
-
-
-def result(epoch: int, metric: float, best_metric: float) -> dict[str, Any]:
-    """What the display reads of an epoch's result."""
-    return {"trial_epoch": epoch, "metric": metric, "best_metric": best_metric}
 
 
 class Clock:
@@ -115,174 +89,6 @@ def screen(progress: Display, stream: io.StringIO) -> str:
     assert progress._live is not None
     progress._live.refresh()
     return Screen(stream.getvalue()).text
-
-
-# --- texts
-
-
-def test_a_trial_is_one_line() -> None:
-    line = trial_line(record(7, "pruned", 0.5, 0.6, 0.7012), metric_name="IoU", standing="best 0.8123 (trial 4)")
-    assert line == (
-        "trial 7 pruned after 3 epochs  IoU 0.7012  best 0.8123 (trial 4)  FPN ResNet,resnet18,random Adam lr 3.1e-03"
-    )
-
-
-@pytest.mark.parametrize(
-    ("ended", "line"),
-    [
-        (record(1, "early_stopped", 0.5, flags={}), "trial 1 stopped early after 1 epoch  IoU 0.5000"),
-        (record(2, "diverged", NAN, flags={}), "trial 2 diverged after 1 epoch  IoU nan"),
-        (record(3, "interrupted", flags={}), "trial 3 interrupted before its first epoch ended"),
-        (
-            record(4, "failed", flags={}, reason="no memory\n  on the GPU"),
-            "trial 4 failed before its first epoch ended: no memory on the GPU",
-        ),
-    ],
-)
-def test_the_state_says_how_a_trial_ended(ended: TrialRecord, line: str) -> None:
-    assert trial_line(ended, metric_name="IoU") == line
-
-
-def test_a_long_reason_is_cut() -> None:
-    line = trial_line(record(4, "failed", flags={}, reason="x" * 1000), metric_name="IoU")
-    assert line.endswith("xxx...")
-    assert len(line) < 220
-
-
-@pytest.mark.parametrize(
-    ("flags", "short", "text"),
-    [
-        (FLAGS, False, "FPN ResNet,resnet18,random Adam lr 3.1e-03"),
-        (FLAGS, True, "FPN resnet18,random Adam lr 3.1e-03"),
-        ({"momentum": 0.912345, "batchSize": 8}, False, "batchSize 8 momentum 0.912"),
-        ({"tileSize": 64, "lossName": "DiceLoss", "learningRate": 0.1}, False, "lr 1.0e-01 DiceLoss tileSize 64"),
-        ({"encoderBaseVariantWeights": "odd", "learningRate": "odd"}, True, "odd odd"),
-        ({}, False, ""),
-    ],
-)
-def test_flags_are_few_and_short(flags: dict[str, Any], short: bool, text: str) -> None:
-    assert flags_text(flags, short=short) == text
-
-
-@pytest.mark.parametrize(
-    ("found", "default", "text"),
-    [
-        (record(4, "completed", 0.8123), 0.7812, "best 0.8123 (trial 4, +0.0311 over the default)"),
-        (record(0, "completed", 0.8123), 0.8123, "best 0.8123 (trial 0, the default)"),
-        (record(4, "completed", 0.8123), None, "best 0.8123 (trial 4)"),
-        (record(4, "completed", 0.8123), NAN, "best 0.8123 (trial 4)"),
-        (None, 0.5, ""),
-    ],
-)
-def test_the_best_says_by_how_much_it_beats_the_default(
-    found: TrialRecord | None, default: float | None, text: str
-) -> None:
-    assert best_text(found, default=default) == text
-
-
-def test_trials_are_counted_by_state() -> None:
-    ended = [record(0), record(1, "pruned"), record(2), record(3, "early_stopped"), record(4, "failed")]
-    assert counts_line(ended, running=2, num_trials=10) == (
-        "5 of 10 trials ended (2 completed, 1 stopped early, 1 pruned, 1 failed), 2 running, 3 to go"
-    )
-    assert counts_line([], running=0, num_trials=1) == "0 of 1 trial ended, 1 to go"
-    assert counts_line([record(0)], running=0, num_trials=1) == "1 of 1 trial ended (1 completed)"
-
-
-def test_a_time_budget_has_no_number_of_trials(stream: io.StringIO, clock: Clock) -> None:
-    assert counts_line([record(0)], running=2, num_trials=None) == "1 trial ended (1 completed), 2 running"
-    with off_terminal(stream, clock=clock, time_budget_s=220.0, num_trials=None) as progress:
-        for number in (0, 1):
-            progress.started(number, FLAGS, 10)
-            clock.now += 100.0
-            progress.trial_ended(record(number, "pruned", 0.5, seconds=90.0))
-    assert "\n2 trials ended (2 pruned)  best 0.5000 (trial 0, the default)  2 epochs, 18 saved" in stream.getvalue()
-    assert " of " not in stream.getvalue()
-
-
-def test_only_stopping_saves_epochs() -> None:
-    records = [
-        record(0, "pruned", 0.1, max_epochs=8),
-        record(1, "early_stopped", 0.1, 0.2, max_epochs=8),
-        record(2, "failed", 0.1, max_epochs=8),
-        record(3, "running", 0.1, max_epochs=8),
-    ]
-    assert epochs_line(records) == "5 epochs, 13 saved by pruning and early stopping"
-    assert epochs_line(records[2:3]) == "1 epoch"
-
-
-@pytest.mark.parametrize(
-    ("took", "ages", "to_go", "mean_running", "seconds"),
-    [
-        ([10.0], [], 5, 1.0, None),
-        ([10.0, NAN], [], 5, 1.0, None),
-        ([10.0, 30.0], [], 4, 2.0, 40.0),
-        ([10.0, 30.0], [5.0, 15.0], 4, 2.0, 50.0),
-        ([10.0, 30.0], [], 1, 8.0, 20.0),
-        ([10.0, 30.0], [5.0], 0, 8.0, 15.0),
-        ([10.0, 30.0], [25.0], 0, 1.0, None),
-        ([10.0, 30.0], [], 2, 0.0, 40.0),
-        ([10.0, 30.0], [], 0, 1.0, None),
-    ],
-)
-def test_the_time_left(
-    took: list[float], ages: list[float], to_go: int, mean_running: float, seconds: float | None
-) -> None:
-    assert seconds_left(took, ages, to_go=to_go, mean_running=mean_running) == seconds
-
-
-@given(st.lists(SECONDS, min_size=2, max_size=9), st.lists(SECONDS, max_size=9), st.integers(0, 50), st.floats(1, 64))
-def test_the_time_left_is_between_one_after_the_other_and_all_at_once(
-    took: list[float], ages: list[float], to_go: int, mean_running: float
-) -> None:
-    left = seconds_left(took, ages, to_go=to_go, mean_running=mean_running)
-    mean = math.fsum(took) / len(took)
-    one_by_one = mean * (to_go + len(ages))
-    if left is None:
-        assert mean == 0 or to_go == 0
-    else:
-        assert left <= one_by_one * (1 + 1e-9)
-        assert left >= (mean * (1 - 1e-9) if to_go else 0)
-
-
-def test_the_time_left_is_no_more_than_the_budget() -> None:
-    assert left_text(1500, budget=None) == "about 25 min left"
-    assert left_text(1500, budget=2000) == "about 25 min left"
-    assert left_text(1500, budget=300) == "about 5 min left of the time budget"
-    assert left_text(1500, budget=-3) == "about 0 s left of the time budget"
-    assert left_text(None, budget=300) == ""
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0, "0 s"), (59.4, "59 s"), (59.6, "1 min"), (3570, "1 h 00 min"), (3569, "59 min"), (90000, "25 h 00 min")],
-)
-def test_durations(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
-
-
-@pytest.mark.parametrize(
-    ("values", "text"),
-    [
-        ([], ""),
-        ([0.5], "▁"),
-        ([0.5, 0.5], "▁▁"),
-        ([0.0, 0.5, 1.0], "▁▅█"),
-        ([NAN, 0.0, 1.0], " ▁█"),
-        ([NAN, math.inf], "  "),
-        (list(range(16)), "▁▂▃▄▅▆▇█"),
-    ],
-)
-def test_a_curve_is_a_few_letters(values: Sequence[float], text: str) -> None:
-    assert spark(values) == text
-
-
-@given(st.lists(st.floats(-1, 2) | st.just(NAN), max_size=300), st.integers(1, 20))
-def test_a_curve_ends_with_the_newest_value(values: list[float], width: int) -> None:
-    text = spark(values, width=width)
-    assert len(text) == min(width, len(values))
-    if values:
-        assert (text[-1] == " ") == math.isnan(values[-1])
 
 
 # --- what is known of the trials
@@ -377,11 +183,22 @@ def test_late_news_of_a_trial_that_ended_disturb_nothing() -> None:
 # --- off a terminal
 
 
+def test_a_time_budget_has_no_number_of_trials(stream: io.StringIO, clock: Clock) -> None:
+    assert counts_line([record(0)], running=2, num_trials=None) == "1 trial ended (1 completed), 2 running"
+    with off_terminal(stream, clock=clock, time_budget_s=220.0, num_trials=None) as progress:
+        for number in (0, 1):
+            progress.started(number, FLAGS, 10)
+            clock.now += 100.0
+            progress.trial_ended(record(number, "pruned", 0.5, seconds=90.0))
+    assert "\n2 trials ended (2 pruned)  best 0.5000 (trial 0, the default)  2 epochs, 18 saved" in stream.getvalue()
+    assert " of " not in stream.getvalue()
+
+
 def test_off_a_terminal_every_trial_that_ends_has_its_line(stream: io.StringIO) -> None:
     with off_terminal(stream) as progress:
         for number, metric in enumerate((0.5, 0.75)):
             progress.started(number, FLAGS, 10)
-            progress.epoch_ended(number, result(1, metric, metric))
+            progress.epoch_ended(number, epoch_result(1, metric))
             progress.trial_ended(record(number, "completed", metric))
         progress.trial_ended(record(2, "failed", reason="[bold]no[/bold] :smile: memory"))
     flags = "FPN ResNet,resnet18,random Adam lr 3.1e-03"
@@ -398,7 +215,7 @@ def test_off_a_terminal_progress_comes_every_thirty_seconds_at_most(stream: io.S
         progress.started(0, FLAGS, 100)
         for epoch in range(1, 91):
             clock.now += 1.0
-            progress.epoch_ended(0, result(epoch, 0.5, 0.5))
+            progress.epoch_ended(0, epoch_result(epoch))
     lines = stream.getvalue().splitlines()
     assert lines == [
         f"0 of 4 trials ended, 1 running, 3 to go  best 0.5000 (trial 0, the default)  {epochs} epochs"
@@ -433,7 +250,7 @@ def test_nothing_breaks_where_only_ascii_can_be_shown(terminal: bool, monkeypatc
     console = Console(file=io.TextIOWrapper(raw, encoding="ascii"), force_terminal=terminal, width=80)
     with Display(console, metric_name="IoU", num_trials=3) as progress:
         progress.started(0, {**FLAGS, "modelName": "é" * 60}, 10)
-        progress.epoch_ended(0, result(1, 0.5, 0.5))
+        progress.epoch_ended(0, epoch_result())
         progress.trial_ended(record(1, "failed", reason="tif \udce9 \x1b[2J é"))
         if progress._live:
             progress._live.refresh()
@@ -448,7 +265,7 @@ def test_the_display_tells_the_whole_story(stream: io.StringIO, clock: Clock) ->
     with on_terminal(stream, clock=clock, dashboard_url="http://127.0.0.1:8265") as progress:
         for number in range(3):
             progress.started(number, FLAGS, 10)
-            progress.epoch_ended(number, result(1, 0.5, 0.5 + number / 10))
+            progress.epoch_ended(number, epoch_result(1, 0.5, best_metric=0.5 + number / 10))
         clock.now += 60.0
         progress.trial_ended(record(0, "completed", 0.55))
         progress.trial_ended(record(1, "pruned", 0.6))
@@ -473,7 +290,7 @@ def test_of_many_running_trials_the_first_ten_are_shown(stream: io.StringIO) -> 
     with on_terminal(stream) as progress:
         for number in reversed(range(64)):
             progress.started(number, {**FLAGS, "modelName": "A[bold]rchitecture" * 9}, 100)
-            progress.epoch_ended(number, result(99, 0.5, 0.5))
+            progress.epoch_ended(number, epoch_result(99))
         shown = screen(progress, stream).splitlines()
     rows = [line for line in shown if " 99/100 " in line]
     assert [int(row.split()[0]) for row in rows] == list(range(10))
@@ -511,24 +328,6 @@ def test_the_display_may_be_pickled_with_those_who_hold_it(stream: io.StringIO) 
 
 
 # --- a single run
-
-EPOCH = {
-    "epoch": 7,
-    "trial_epoch": 3,
-    "epochs_before": 4,
-    "train_loss": 0.41234,
-    "val_loss": 0.39,
-    "metric": 0.7126,
-    "best_metric": 0.72,
-    "best_epoch": 6,
-    "learning_rate": 9.1e-4,
-    "seconds": 12.34,
-}
-
-
-def test_an_epoch_is_one_line() -> None:
-    line = epoch_line(EPOCH, metric_name="IoU", last_epoch=14)
-    assert line == ("epoch 7/14  train_loss 0.4123  val_loss 0.3900  IoU 0.7126  best 0.7200 @ 6  lr 9.1e-04  12.3 s")
 
 
 def test_off_a_terminal_a_run_is_a_plain_line_per_epoch(stream: io.StringIO, clock: Clock) -> None:

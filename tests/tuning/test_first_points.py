@@ -10,20 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.flags import REQUIRED
 from tune_smp.settings.run import RunSettings
 from tune_smp.tuning.first_points import MOST_EARLIER_POINTS, default_values, earlier_values, nearest_value
 from tune_smp.tuning.space import Domain, Range, Scalar, SearchSpace, flag_of, values_by_flag
 from tune_smp.tuning.space_file import named_spaces, parse_space, read_space
 from tune_smp.tuning.trial_record import TrialRecord
 
-REQUIRED = {
-    "imagesDir": "/data/images",
-    "labelsDir": "/data/labels",
-    "imagesPattern": "img_{i:d+}.tif",
-    "labelsPattern": "mask_{i:d+}.tif",
-    "segmentationMode": "binary",
-    "outputDir": "/out",
-}
 NAMES = sorted(named_spaces())
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import ray
 
+from tests.epochs import epoch_result
 from tune_smp.tuning.cluster import connected_ray
 from tune_smp.tuning.gauges import GaugeKeeper
 from tune_smp.tuning.trial_record import TrialRecord
@@ -29,8 +30,8 @@ class Driver:
         self._keeper = GaugeKeeper()
 
     def epoch_ended(self, trial: int, epoch: int, best_metric: float, *, steps: int) -> None:
-        used = {"stepsPerEpoch": steps, "batchSize": 10}
-        result = {"trial_epoch": epoch, "best_metric": best_metric, "seconds": 2.0, "used": used}
+        result = epoch_result(epoch, best_metric, seconds=2.0)
+        result["used"] = {**result["used"], "stepsPerEpoch": steps, "batchSize": 10}
         self._keeper.epoch_ended(trial, result)
 
     def trial_ended(self, trial: int) -> None:

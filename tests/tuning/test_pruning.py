@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from ray.tune.schedulers import TrialScheduler
 from typing_extensions import override
 
+from tests.flags import REQUIRED
 from tune_smp.tuning.listeners import Listener
 from tune_smp.tuning.pruning import EPOCH, METRIC, build_scheduler, default_grace_period, remember, replay
 from tune_smp.tuning.sampler import build_sampler
@@ -27,14 +28,6 @@ from tune_smp.tuning.trial_record import TrialRecord
 from tune_smp.tuning.tuner import _Watcher
 
 NAMES = ("asha", "median", "none")
-REQUIRED = {
-    "imagesDir": "/data/images",
-    "labelsDir": "/data/labels",
-    "imagesPattern": "img_{i:d+}.tif",
-    "labelsPattern": "mask_{i:d+}.tif",
-    "segmentationMode": "binary",
-    "outputDir": "/out",
-}
 
 
 @dataclass(frozen=True)

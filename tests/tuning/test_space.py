@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.flags import REQUIRED, SWIN, VIT, under
 from tune_smp.choices.architectures import ARCHITECTURES
 from tune_smp.choices.encoders import unbuildable
 from tune_smp.choices.losses import MODES
@@ -17,26 +18,10 @@ from tune_smp.errors import SettingsError
 from tune_smp.settings.encoder_choice import chosen_encoder
 from tune_smp.settings.fields import field_name
 from tune_smp.settings.run import RunSettings
-from tune_smp.settings.search import SearchSettings
 from tune_smp.tuning.space import Domain, Point, Range, Scalar, SearchSpace, ends, flag_of, values_by_flag
 from tune_smp.tuning.space_file import named_spaces, parse_space, read_space
 
-REQUIRED = {
-    "imagesDir": "/data/images",
-    "labelsDir": "/data/labels",
-    "imagesPattern": "img_{i:d+}.tif",
-    "labelsPattern": "mask_{i:d+}.tif",
-    "outputDir": "/out",
-}
-SWIN = "Swin,tu-swin_tiny_patch4_window7_224,random"
-VIT = "ViT,tu-vit_tiny_patch16_224,random"
 NAMES = sorted(named_spaces())
-
-
-def under(space: SearchSpace, mode: str = "binary", **flags: Any) -> SearchSpace:
-    """The space under a command line, as ``tune-smp search`` reads it."""
-    line = SearchSettings.from_flags({**REQUIRED, "segmentationMode": mode, **flags})
-    return space.with_flags(line.given_run_flags())
 
 
 def spaced(search: str, fixed: str = "") -> SearchSpace:

@@ -8,28 +8,13 @@ from typing import Any
 
 import pytest
 
+from tests.flags import SWIN, VIT, under
 from tune_smp.errors import Problem, SettingsError
-from tune_smp.settings.search import SearchSettings
 from tune_smp.tuning.space import Domain, Range, Scalar, SearchSpace
 from tune_smp.tuning.space_checks import check_space
 from tune_smp.tuning.space_file import named_spaces, parse_space, read_space
 
-REQUIRED = {
-    "imagesDir": "/data/images",
-    "labelsDir": "/data/labels",
-    "imagesPattern": "img_{i:d+}.tif",
-    "labelsPattern": "mask_{i:d+}.tif",
-    "outputDir": "/out",
-}
-SWIN = "Swin,tu-swin_tiny_patch4_window7_224,random"
-VIT = "ViT,tu-vit_tiny_patch16_224,random"
 NAMES = sorted(named_spaces())
-
-
-def under(space: SearchSpace, mode: str = "binary", **flags: Any) -> SearchSpace:
-    """The space under a command line, as ``tune-smp search`` reads it."""
-    line = SearchSettings.from_flags({**REQUIRED, "segmentationMode": mode, **flags})
-    return space.with_flags(line.given_run_flags())
 
 
 def space_of(text: str, mode: str = "binary", **flags: Any) -> SearchSpace:

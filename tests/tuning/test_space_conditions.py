@@ -7,27 +7,16 @@ from typing import Any
 
 import pytest
 
+from tests.flags import SWIN, VIT, under
 from tune_smp.errors import Problem, SettingsError
-from tune_smp.settings.search import SearchSettings
 from tune_smp.tuning.space import Domain, Range, Scalar, SearchSpace
 from tune_smp.tuning.space_checks import check_space
 from tune_smp.tuning.space_file import parse_space
 
-REQUIRED = {
-    "imagesDir": "/data/images",
-    "labelsDir": "/data/labels",
-    "imagesPattern": "img_{i:d+}.tif",
-    "labelsPattern": "mask_{i:d+}.tif",
-    "outputDir": "/out",
-}
-SWIN = "Swin,tu-swin_tiny_patch4_window7_224,random"
-VIT = "ViT,tu-vit_tiny_patch16_224,random"
-
 
 def space_of(text: str, mode: str = "binary", **flags: Any) -> SearchSpace:
     """The space under a command line, as ``tune-smp search`` reads it."""
-    line = SearchSettings.from_flags({**REQUIRED, "segmentationMode": mode, **flags})
-    return parse_space(text, name="mine.yaml").with_flags(line.given_run_flags())
+    return under(parse_space(text, name="mine.yaml"), mode, **flags)
 
 
 def only(space: SearchSpace) -> Problem:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
+from tests.flags import REQUIRED
 from tune_smp.errors import DataError, SettingsError
 from tune_smp.tuning.journal import JournalFile
 from tune_smp.tuning.sampler import build_sampler
@@ -25,14 +26,6 @@ from tune_smp.tuning.space import Scalar, SearchSpace
 from tune_smp.tuning.space_file import parse_space
 from tune_smp.tuning.study import Study, records_in
 
-REQUIRED = {
-    "imagesDir": "/data/images",
-    "labelsDir": "/data/labels",
-    "imagesPattern": "img_{i:d+}.tif",
-    "labelsPattern": "mask_{i:d+}.tif",
-    "segmentationMode": "binary",
-    "outputDir": "/out",
-}
 SPACE = """
 fixed: {maxEpochs: 7}
 search:

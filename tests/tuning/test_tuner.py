@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from tune_smp.settings.run import RunSettings
 from tune_smp.tuning.cluster import local_ray
 from tune_smp.tuning.failures import failure_reason
 from tune_smp.tuning.ledger import SingleTrial
-from tune_smp.tuning.listeners import Listener
+from tune_smp.tuning.listeners import EpochResult, Listener
 from tune_smp.tuning.pruning import no_scheduler
 from tune_smp.tuning.trainable import SmpTrainable, TrialConfig, _as_plain, refusal_from_plain
 from tune_smp.tuning.trial_record import TrialRecord
@@ -45,7 +45,7 @@ class Heard(Listener):
         self.ending = ""
 
     @override
-    def epoch_ended(self, number: int, result: Mapping[str, Any]) -> None:
+    def epoch_ended(self, number: int, result: EpochResult) -> None:
         self.epochs.append(result["epoch"])
 
     @override
@@ -98,7 +98,7 @@ def test_an_error_of_ours_in_the_driver_is_raised_as_it_is(one_ray: None, tmp_pa
 
     class Full(Listener):
         @override
-        def epoch_ended(self, number: int, result: Mapping[str, Any]) -> None:
+        def epoch_ended(self, number: int, result: EpochResult) -> None:
             raise ResourceError(Problem("cannot write the file: No space left on device", "history.csv"))
 
     with pytest.raises(ResourceError, match="No space left") as error:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tune_smp.results.folder import read_csv, write_csv
+from tune_smp.training.run_state import EpochReport
 
 COLUMNS = (
     "epoch",
@@ -29,12 +29,12 @@ class History:
         self.path = path
         self.rows: list[dict[str, Any]] = [dict(row) for row in read_csv(path)]
 
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Append the row of an epoch.
+    def add(self, report: EpochReport) -> None:
+        """Append what an epoch reported.
 
         An epoch that is run again after a crash takes the place of the lost one, and of all that came after it.
         """
-        epoch = int(row["epoch"])
+        epoch, row = report["epoch"], dict[str, Any](report)
         self.rows = [earlier for earlier in self.rows if int(earlier["epoch"]) < epoch]
         self.rows.append({column: row[column] for column in COLUMNS})
         write_csv(self.path, self.rows)

@@ -6,12 +6,13 @@ import contextlib
 import importlib.metadata
 import logging
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tune_smp import __version__
 from tune_smp.results.folder import RunFolder, read_json, write_json
+from tune_smp.training.run_state import Used
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ def versions() -> dict[str, str]:
     }
 
 
-def write_used(folder: RunFolder, used: Mapping[str, Any]) -> None:
+def write_used(folder: RunFolder, used: Used) -> None:
     """Add to settings.json what ran: values that settings leave open, or that the machine decides."""
     record = read_json(folder.settings)
     if record.get("used") != used:

@@ -152,7 +152,6 @@ def focal_gamma_has_gradients(draft: Draft) -> Iterator[Problem]:
 
 
 RUN_RULES = (
-    encoder_exists,
     pair_can_be_built,
     tile_fits,
     loss_fits_mode,

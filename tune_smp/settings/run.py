@@ -19,17 +19,17 @@ from tune_smp.settings.data import DataSettings
 from tune_smp.settings.encoder_choice import chosen_encoder, split_choice
 from tune_smp.settings.fields import About
 from tune_smp.settings.folders import AbsolutePath
-from tune_smp.settings.rules import RUN_RULES
+from tune_smp.settings.rules import RUN_RULES, encoder_exists
 
 DEFAULT_TILE_SIZE = 256
 """Height and width in px of a tile, where the encoder does not dictate them."""
 
 
-class RunSettings(DataSettings):
-    """One fixed configuration."""
+class RunFlags(DataSettings):
+    """The flags of a run, each valid by itself: of a single one, or those that hold for every trial of a search."""
 
     command: ClassVar[str] = "train"
-    rules: ClassVar[tuple[Rule, ...]] = (*DataSettings.rules, *RUN_RULES)
+    rules: ClassVar[tuple[Rule, ...]] = (*DataSettings.rules, encoder_exists)
 
     pretrained_model: Annotated[
         Path | None,
@@ -278,3 +278,9 @@ class RunSettings(DataSettings):
     def resolved_tile_size(self) -> int:
         """The tile size (px) given, else what the encoder dictates, else `DEFAULT_TILE_SIZE`."""
         return self.tile_size or self.encoder.tile_size or DEFAULT_TILE_SIZE
+
+
+class RunSettings(RunFlags):
+    """One fixed configuration."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (*RunFlags.rules, *RUN_RULES)

@@ -12,12 +12,10 @@ from tune_smp.choices.samplers import SAMPLERS
 from tune_smp.choices.schedulers import SCHEDULERS
 from tune_smp.errors import Problem
 from tune_smp.settings.base import Draft, Rule, Settings
-from tune_smp.settings.data import DataSettings
 from tune_smp.settings.duration import seconds_of
 from tune_smp.settings.fields import About, flags_of
 from tune_smp.settings.folders import AbsolutePath
-from tune_smp.settings.rules import encoder_exists
-from tune_smp.settings.run import RunSettings
+from tune_smp.settings.run import RunFlags
 
 DEFAULT_TRIALS = 32
 MOST_TRIALS = 1000
@@ -58,16 +56,15 @@ def one_gpu_per_trial(draft: Draft) -> Iterator[Problem]:
         )
 
 
-class SearchSettings(RunSettings):
-    """A search. A flag of ``train`` that is given holds for every trial, and is then no longer searched.
+class SearchSettings(RunFlags):
+    """A search. A flag of a run that is given holds for every trial, and is then no longer searched.
 
-    What holds between flags of a trial is judged with the search space, point by point.
+    The rules between flags of a run are those of its trials: the search space makes their ``RunSettings``.
     """
 
     command: ClassVar[str] = "search"
     rules: ClassVar[tuple[Rule, ...]] = (
-        *DataSettings.rules,
-        encoder_exists,
+        *RunFlags.rules,
         time_budget_is_a_duration,
         submitting_needs_an_address,
         one_gpu_per_trial,
@@ -174,11 +171,10 @@ class SearchSettings(RunSettings):
 
     def given_run_flags(self) -> dict[str, Any]:
         """The flags of ``train`` that were set explicitly, by flag name."""
-        run_fields = RunSettings.model_fields
         return {
             flag.name: getattr(self, flag.field)
             for flag in flags_of(SearchSettings)
-            if flag.field in run_fields and flag.field in self.model_fields_set
+            if flag.field in RunFlags.model_fields and flag.field in self.model_fields_set
         }
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +18,6 @@ from tune_smp.settings.run import RunSettings
 from tune_smp.training.batch_size import measure_batch_size, useful_batch_size
 from tune_smp.training.builders import ModelShape, build_model
 from tune_smp.training.early_stopping import EarlyStopping
-from tune_smp.training.epoch_report import EpochReport
 from tune_smp.training.feed import TileFeed
 from tune_smp.training.losses import build_loss
 from tune_smp.training.memory import keep_freed_memory
@@ -28,7 +25,7 @@ from tune_smp.training.metrics import COUNTS_PER_CLASS, Metrics, count_pixels, m
 from tune_smp.training.optimizers import build_optimizer, learning_rate, load_optimizer_state, set_learning_rate
 from tune_smp.training.precision import choose_device, choose_precision, use_fast_kernels
 from tune_smp.training.pretrained import adopt_weights, load_earlier_run, optimizer_state
-from tune_smp.training.run_state import RunState
+from tune_smp.training.run_state import EpochReport, RunState, Used
 from tune_smp.training.seeding import seeded
 from tune_smp.training.step import Tiles, TrainingStep
 
@@ -75,7 +72,7 @@ class TrainingRun:
         self.best_epoch = 0
         self.best_metric = math.nan
         self.stop: str | None = None
-        self.history: list[dict[str, Any]] = []
+        self.history: list[EpochReport] = []
         self._stopping = EarlyStopping(settings.patience, settings.min_delta)
         self._best_weights: dict[str, Tensor] | None = None
         self._notes: tuple[str, ...] = ()
@@ -91,8 +88,8 @@ class TrainingRun:
         return self._notes + self.step.notes
 
     @property
-    def used(self) -> dict[str, Any]:
-        """What this run works with, where settings leave it open or the machine decides: numbers and text, as JSON."""
+    def used(self) -> Used:
+        """What this run works with, where settings leave it open or the machine decides."""
         group = self.step.optimizer.param_groups[0]
         is_gpu = self.device.type == "cuda"
         return {
@@ -121,7 +118,7 @@ class TrainingRun:
     @property
     def last_report(self) -> EpochReport:
         """What the last epoch gave. Raises IndexError before the first."""
-        return EpochReport(**self.history[-1])
+        return self.history[-1]
 
     def run_epoch(self) -> EpochReport:
         """Train on the training tiles, validate on the whole validation set, and judge.
@@ -140,7 +137,7 @@ class TrainingRun:
         self._judge(train_loss, val_loss, metrics)
 
         report = self._report(train_loss, val_loss, metrics, seconds=time.perf_counter() - started)
-        self.history.append(asdict(report))
+        self.history.append(report)
         return report
 
     def validate(self, metric: Metric) -> float:

@@ -1,4 +1,4 @@
-"""The state of a run, as its checkpoint holds it: shared by training, checkpoints, trials, export and summary."""
+"""What an epoch reports, and the state of a run: plain mappings, shared by training, checkpoints, trials and export."""
 
 from __future__ import annotations
 
@@ -6,6 +6,46 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+class EpochReport(TypedDict):
+    """What one epoch brought; ``history`` of a run is a list of these.
+
+    ``learning_rate`` is that of the epoch's last step, ``metric`` the one that the settings name; ``best_metric`` and
+    ``best_epoch`` look at all epochs so far (NaN and 0: none had finite losses). ``class_iou`` has None for a class
+    that occurs neither in labels nor in predictions. ``stop``: None while training continues, else completed,
+    early_stopped or diverged. After a diverged training pass nothing is validated; what was not measured is NaN.
+    """
+
+    epoch: int
+    train_loss: float
+    val_loss: float
+    val_iou: float
+    val_fscore: float
+    val_accuracy: float
+    val_recall: float
+    val_precision: float
+    learning_rate: float
+    seconds: float
+    metric: float
+    best_metric: float
+    best_epoch: int
+    stop: str | None
+    class_iou: tuple[float | None, ...]
+    batch_size: int
+
+
+class Used(TypedDict):
+    """What a run works with where settings leave it open, or the machine decides: ``used`` of settings.json."""
+
+    batchSize: int
+    stepsPerEpoch: int
+    tileSize: int
+    learningRate: float
+    weightDecay: float
+    device: str
+    precision: str
+    threads: int
 
 
 class StepState(TypedDict):
@@ -23,11 +63,10 @@ class StepState(TypedDict):
 class RunState(StepState):
     """Where a run stands after an epoch.
 
-    ``shape`` is ``ModelShape.to_json``; ``history`` has one ``EpochReport`` as a mapping for each epoch, and ``epoch``
-    counts those of an earlier run (``epochs_before``) too. ``best_epoch`` is 0 and ``best_metric`` NaN while no epoch
+    ``shape`` is ``ModelShape.to_json``; ``epoch`` counts those of an earlier run
+    (``epochs_before``) too. ``best_epoch`` is 0 and ``best_metric`` NaN while no epoch
     had finite losses. ``model`` are the weights after the last epoch, ``best_model`` those of the best one, on the CPU;
-    None where the last epoch is the best. ``used`` says what settings leave open, or the machine decides;
-    checkpoints of older versions lack it.
+    None where the last epoch is the best. Checkpoints of older versions lack ``used``.
     """
 
     shape: dict[str, Any]
@@ -37,9 +76,9 @@ class RunState(StepState):
     best_epoch: int
     best_metric: float
     stop: str | None
-    history: list[dict[str, Any]]
+    history: list[EpochReport]
     notes: tuple[str, ...]
-    used: NotRequired[dict[str, Any]]
+    used: NotRequired[Used]
     early_stopping: dict[str, float | int]
     model: dict[str, Tensor]
     best_model: dict[str, Tensor] | None

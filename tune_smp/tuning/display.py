@@ -29,7 +29,7 @@ from tune_smp.tuning.lines import (
     spark,
     trial_line,
 )
-from tune_smp.tuning.listeners import Listener
+from tune_smp.tuning.listeners import EpochResult, Listener
 from tune_smp.tuning.trial_record import TrialRecord, best_of
 
 _RUNNING_SHOWN = 10
@@ -200,7 +200,7 @@ class Display(Listener):
         self._print_progress()
 
     @override
-    def epoch_ended(self, number: int, result: Mapping[str, Any]) -> None:
+    def epoch_ended(self, number: int, result: EpochResult) -> None:
         with self._lock:
             epoch, metric, best_metric = result["trial_epoch"], result["metric"], result["best_metric"]
             self._state.end_epoch(number, epoch, metric=metric, best_metric=best_metric)
@@ -302,7 +302,7 @@ class RunDisplay(Display):
     """Shows a single run: every epoch has its line, above the display of a terminal too."""
 
     @override
-    def epoch_ended(self, number: int, result: Mapping[str, Any]) -> None:
+    def epoch_ended(self, number: int, result: EpochResult) -> None:
         super().epoch_ended(number, result)
         if number in self._state.running:
             last_epoch = result["epochs_before"] + self._state.running[number].record.max_epochs

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 from ray.util.metrics import Gauge
 from typing_extensions import override
 
-from tune_smp.tuning.listeners import Listener
+from tune_smp.tuning.listeners import EpochResult, Listener
 from tune_smp.tuning.trial_record import TrialRecord
 
 DESCRIPTIONS = {
@@ -41,7 +40,7 @@ class GaugeKeeper(Listener):
         self._refresh = threading.Thread(target=self._keep_alive, name="gauges", daemon=True)
 
     @override
-    def epoch_ended(self, number: int, result: Mapping[str, Any]) -> None:
+    def epoch_ended(self, number: int, result: EpochResult) -> None:
         tiles = result["used"]["stepsPerEpoch"] * result["used"]["batchSize"]
         pace = tiles / max(result["seconds"], 1e-9)
         self._values[number] = (result["trial_epoch"], result["best_metric"], pace)

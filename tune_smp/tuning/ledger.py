@@ -50,7 +50,7 @@ class SingleTrial(Ledger):
     def __init__(self, settings: RunSettings, state: RunState | None = None) -> None:
         """Begin the trial, or resume the one whose checkpoint has this ``state`` (TrainingRun.state_dict)."""
         self._settings = settings
-        self._curve = _best_so_far(settings, state) if state else {}
+        self._curve = _best_so_far(state) if state else {}
         self._state = state["stop"] if state and state["stop"] else "interrupted"
         self._seconds = 0.0
         diverged = state is not None and state["stop"] == "diverged"
@@ -104,12 +104,12 @@ class SingleTrial(Ledger):
         return int(trial_state(self._state).has_ended)
 
 
-def _best_so_far(settings: RunSettings, state: RunState) -> dict[int, float]:
+def _best_so_far(state: RunState) -> dict[int, float]:
     """The best metric so far after each epoch of this run, from 1, where it is a finite number."""
     curve: dict[int, float] = {}
     best = -math.inf
     for row in state["history"]:
-        metric = row[settings.metric.column]
+        metric = row["metric"]
         best = max(best, metric) if math.isfinite(metric) else best
         if math.isfinite(best):
             curve[row["epoch"] - state["epochs_before"]] = best

@@ -5,7 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tune_smp.training.run_state import EpochReport, Used
 from tune_smp.tuning.trial_record import TrialRecord
+
+
+class EpochResult(EpochReport):
+    """What a trial sends to the driver after an epoch.
+
+    ``epoch`` counts those of an earlier run (``epochs_before``) too, ``trial_epoch`` does not; ``run_seconds`` is what
+    all epochs of the trial took, ``notes`` what the user should read. After a ``done`` one no epoch comes.
+    """
+
+    epochs_before: int
+    trial_epoch: int
+    run_seconds: float
+    notes: tuple[str, ...]
+    used: Used
+    done: bool
 
 
 class Listener:
@@ -17,7 +33,7 @@ class Listener:
     def started(self, number: int, flags: Mapping[str, Any], max_epochs: int) -> None:
         """A trial begins, or resumes: from an earlier session, or after its worker died."""
 
-    def epoch_ended(self, number: int, result: Mapping[str, Any]) -> None:
+    def epoch_ended(self, number: int, result: EpochResult) -> None:
         """A trial ended an epoch."""
 
     def requeued(self, number: int) -> None:

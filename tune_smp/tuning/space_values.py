@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar
 
 from tune_smp.errors import Problem, SettingsError
-from tune_smp.settings.base import Rule
-from tune_smp.settings.rules import encoder_exists
-from tune_smp.settings.run import RunSettings
+from tune_smp.settings.run import RunFlags
 from tune_smp.tuning.space import FLAGS, Scalar
 
 # What a configuration cannot be without; no value of a space is judged by it.
 _PLACEHOLDERS = {flag.name: flag.choices[0] if flag.choices else "any" for flag in FLAGS.values() if flag.required}
-
-
-class _SingleValues(RunSettings):
-    """Judges values one by one: what holds between them is judged at whole points."""
-
-    rules: ClassVar[tuple[Rule, ...]] = (encoder_exists,)
 
 
 def wrong_values(flag: str, value: Scalar) -> Iterator[Problem]:
@@ -29,6 +20,6 @@ def wrong_values(flag: str, value: Scalar) -> Iterator[Problem]:
         yield Problem(text, fix=f"write it without quotes: {value}")
         return
     try:
-        _SingleValues.from_flags({**_PLACEHOLDERS, flag: value})
+        RunFlags.from_flags({**_PLACEHOLDERS, flag: value})
     except SettingsError as error:
         yield from error.problems

@@ -17,8 +17,9 @@ from tune_smp.tuning.worker_environment import write_as_the_user_does
 if TYPE_CHECKING:
     from tune_smp.data.store.image_store import ImageStore
     from tune_smp.settings.run import RunSettings
-    from tune_smp.training.epoch_report import EpochReport
     from tune_smp.training.run import TrainingRun
+    from tune_smp.training.run_state import EpochReport
+    from tune_smp.tuning.listeners import EpochResult
 
 CHECKPOINT_NAME = "checkpoint.pth"
 REFUSAL_NAME = "refused.txt"
@@ -95,9 +96,9 @@ class SmpTrainable(tune.Trainable):
             return self._refused(self._refusal)
         if self._run.stop is not None:
             # Its last epoch was stored, and the program died before it took note.
-            return _as_result(self._run.last_report, self._run)
+            return dict(_as_result(self._run.last_report, self._run))
         try:
-            return _as_result(self._run.run_epoch(), self._run)
+            return dict(_as_result(self._run.run_epoch(), self._run))
         except Exception as error:  # noqa: BLE001 - sorted out there; what may pass is raised again for Ray
             return self._refused(self._refuse(error))
 
@@ -203,15 +204,15 @@ def _refusal_for(error: Exception, *, is_set_up: bool) -> TuneSmpError:
     raise error
 
 
-def _as_result(report: EpochReport, run: TrainingRun) -> dict[str, Any]:
+def _as_result(report: EpochReport, run: TrainingRun) -> EpochResult:
     return {
-        **dataclasses.asdict(report),
+        **report,
         "epochs_before": run.epochs_before,
-        "trial_epoch": report.epoch - run.epochs_before,
+        "trial_epoch": report["epoch"] - run.epochs_before,
         "run_seconds": sum(row["seconds"] for row in run.history),
         "notes": run.notes,
         "used": run.used,
-        "done": report.stop is not None,
+        "done": report["stop"] is not None,
     }
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from tune_smp.errors import Problem, TuneSmpError
 from tune_smp.results.folder import RunFolder
-from tune_smp.settings.run import RunSettings
+from tune_smp.settings.run import RunFlags, RunSettings
 from tune_smp.training.run_state import RunState
 from tune_smp.workflows.preparation import PreparedData
 from tune_smp.workflows.printing import output
@@ -44,7 +44,7 @@ def prove(settings: RunSettings, folder: RunFolder, data: PreparedData, state: R
     return metric
 
 
-def require_onnx(settings: RunSettings) -> None:
+def require_onnx(settings: RunFlags) -> None:
     """Raises SettingsError where ONNX is asked for and cannot be written: said before anything is trained."""
     if settings.export_onnx:
         from tune_smp.results.onnx_export import require_onnx as require  # noqa: PLC0415
@@ -52,7 +52,7 @@ def require_onnx(settings: RunSettings) -> None:
         require()
 
 
-def write_onnx(settings: RunSettings, folder: RunFolder) -> None:
+def write_onnx(settings: RunFlags, folder: RunFolder) -> None:
     """Write ``model/model.onnx`` where it is asked for and not there yet; what goes wrong is reported, not raised."""
     from tune_smp.results.onnx_export import ONNX_NAME  # noqa: PLC0415
     from tune_smp.results.onnx_export import write_onnx as write  # noqa: PLC0415

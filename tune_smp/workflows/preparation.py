@@ -11,7 +11,7 @@ from tune_smp.data.split import Region, read_split, split_groups, split_regions,
 from tune_smp.data.store.image_store import ImageStore
 from tune_smp.results.folder import RunFolder
 from tune_smp.settings.data import DataSettings
-from tune_smp.settings.run import RunSettings
+from tune_smp.settings.run import RunFlags
 from tune_smp.workflows.printing import output, tell
 
 
@@ -23,7 +23,7 @@ class PreparedData:
     regions: tuple[Region, ...]
 
 
-def prepare(settings: RunSettings, folder: RunFolder) -> PreparedData:
+def prepare(settings: RunFlags, folder: RunFolder) -> PreparedData:
     """Find, decode and split the collection, say what is in it, and write split.csv. Raises DataError."""
     collection = find(settings)
     store = decode(settings, collection)
@@ -35,7 +35,7 @@ def prepare(settings: RunSettings, folder: RunFolder) -> PreparedData:
     return PreparedData(store, regions)
 
 
-def reopen(settings: RunSettings, folder: RunFolder) -> PreparedData:
+def reopen(settings: RunFlags, folder: RunFolder) -> PreparedData:
     """The same data as an earlier session had, split as split.csv says. Raises DataError."""
     store = decode(settings, find(settings))
     return PreparedData(store, read_split(folder.split, store.collection))

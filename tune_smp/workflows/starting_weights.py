@@ -10,17 +10,17 @@ from tune_smp.choices.encoders import ENCODERS, RANDOM, Encoder, partner_encoder
 from tune_smp.data.store.image_store import ImageStore
 from tune_smp.errors import SettingsError
 from tune_smp.settings.encoder_choice import choice_problems, chosen_encoder, spelled, split_choice
-from tune_smp.settings.run import RunSettings
+from tune_smp.settings.run import RunFlags, RunSettings
 from tune_smp.tuning.space_file import read_space
 from tune_smp.workflows.printing import output, tell
 
 if TYPE_CHECKING:
     from tune_smp.training.weights import WeightSet
 
-AnyRunSettings = TypeVar("AnyRunSettings", bound=RunSettings)
+AnyRunFlags = TypeVar("AnyRunFlags", bound=RunFlags)
 
 
-def adopt_pretrained(settings: AnyRunSettings) -> AnyRunSettings:
+def adopt_pretrained(settings: AnyRunFlags) -> AnyRunFlags:
     """Take architecture and encoder from the earlier run where the command line does not name them."""
     if settings.pretrained_model is None:
         return settings

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from tune_smp.errors import TuneSmpError
 from tune_smp.results.folder import RunFolder
 from tune_smp.results.summary import Summary
-from tune_smp.settings.run import RunSettings
+from tune_smp.settings.run import RunFlags, RunSettings
 from tune_smp.tuning.trial_record import TrialRecord
 from tune_smp.workflows.preparation import PreparedData
 
@@ -64,7 +64,7 @@ class Task(ABC):
 
     def __init__(
         self,
-        settings: RunSettings,
+        settings: RunFlags,
         folder: RunFolder,
         data: PreparedData,
         *,

@@ -52,6 +52,7 @@ class FixedRun(Task):
     """A single run: one trial, no sampler, no scheduler, every core and one GPU of this machine."""
 
     command = "train"
+    settings: RunSettings
 
     @override
     def finished(self) -> Ledger | None:

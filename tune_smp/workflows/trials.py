@@ -16,7 +16,7 @@ from tune_smp.results.history import History
 from tune_smp.results.leaderboard import write_trials
 from tune_smp.results.summary import write_used
 from tune_smp.tuning.ledger import Ledger
-from tune_smp.tuning.listeners import Listener
+from tune_smp.tuning.listeners import EpochResult, Listener
 from tune_smp.tuning.trial_record import AskedTrial, TrialRecord
 from tune_smp.workflows.printing import output, say_stopping, tell
 from tune_smp.workflows.task import Task
@@ -89,7 +89,7 @@ class FolderKeeper(Listener):
         self._histories[number] = History(path)
 
     @override
-    def epoch_ended(self, number: int, result: Mapping[str, Any]) -> None:
+    def epoch_ended(self, number: int, result: EpochResult) -> None:
         self._histories[number].add(result)
         if number not in self._used:
             self._used.add(number)
@@ -140,7 +140,7 @@ class NoteTeller(Listener):
         self._told: set[str] = set()
 
     @override
-    def epoch_ended(self, number: int, result: Mapping[str, Any]) -> None:
+    def epoch_ended(self, number: int, result: EpochResult) -> None:
         tell(note for note in result["notes"] if note not in self._told)
         self._told.update(result["notes"])
         write_used(self._folder, result["used"])
