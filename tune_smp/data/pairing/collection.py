@@ -1,7 +1,7 @@
 """Find images and labels by file pattern and pair them.
 
-Names are matched here, in a child process with a time limit, not by filepattern's own search, which can hang and cannot
-tell what it left out.
+Names are matched here, with a time limit, not by filepattern's own search, which can hang and cannot say what it left
+out.
 """
 
 from __future__ import annotations
