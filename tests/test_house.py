@@ -7,6 +7,7 @@ floor is to know that floor. What is loaded *at import time* is asked of Python 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -171,6 +172,14 @@ def test_fences(module: str) -> None:
     for name in imported(modules()[module]):
         allowed = FENCES.get(room(name))
         assert allowed is None or module == allowed or module.startswith(f"{allowed}."), f"{module} imports {name}"
+
+
+PRIVATE_RAY = re.compile(r"\bray\._(?!_)|\bray\.core\b")
+
+
+def test_private_names_of_ray_stand_in_one_module() -> None:
+    users = {path.stem for path in PACKAGE.rglob("*.py") if PRIVATE_RAY.search(path.read_text("utf-8"))}
+    assert users == {"ray_private"}
 
 
 def test_no_computed_imports() -> None:

@@ -16,10 +16,10 @@ from typing import Any
 
 import psutil
 import ray
-from ray._private.authentication import authentication_utils
 
 from tune_smp.data.temporary import WAY_OUT, temporary_folder
 from tune_smp.errors import Problem, ResourceError
+from tune_smp.tuning import ray_private
 from tune_smp.tuning.gcs import AUTO, ask_cluster, check_can_join, find_address, token_source
 from tune_smp.tuning.own_token import token_in_reach
 from tune_smp.tuning.worker_environment import (
@@ -131,8 +131,8 @@ def local_ray(*, device: str = "auto", dashboard: Dashboard | None = None) -> It
         with token_in_reach(folder):
             try:
                 with private_files(), _own_sigterm(), clean_environment():
-                    context = _start(device, dashboard, folder)
-                yield _resources(device, context.dashboard_url)
+                    dashboard_url = _start(device, dashboard, folder)
+                yield _resources(device, dashboard_url)
             finally:
                 with _own_sigterm():
                     ray.shutdown()
@@ -140,11 +140,11 @@ def local_ray(*, device: str = "auto", dashboard: Dashboard | None = None) -> It
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _start(device: str, dashboard: Dashboard | None, folder: Path) -> ray._private.worker.RayContext:
+def _start(device: str, dashboard: Dashboard | None, folder: Path) -> str | None:
     options = {"dashboard_host": dashboard.host, "dashboard_port": dashboard.port} if dashboard else {}
     try:
         # address="local": anything else attaches to whatever cluster happens to run on this machine.
-        return ray.init(
+        context = ray.init(
             address="local",
             num_cpus=usable_cpus(),
             num_gpus=0 if device == "cpu" else None,
@@ -161,6 +161,7 @@ def _start(device: str, dashboard: Dashboard | None, folder: Path) -> ray._priva
         raise ResourceError(
             Problem(f"Ray did not start: {error}", "this machine", "see --debug; --dashboard false starts less of it")
         ) from error
+    return str(url) if (url := context.dashboard_url) else None
 
 
 @contextlib.contextmanager
@@ -182,22 +183,22 @@ def _joined_ray(given: str, device: str) -> Iterator[Resources]:
     check_can_join(facts)
     try:
         with _own_sigterm():
-            context = _join(facts.address)
-        yield dataclasses.replace(_resources(device, context.dashboard_url), notes=_warnings(facts.address))
+            dashboard_url = _join(facts.address)
+        yield dataclasses.replace(_resources(device, dashboard_url), notes=_warnings(facts.address))
     finally:
         with _own_sigterm():
             ray.shutdown()
 
 
 def _warnings(address: str) -> tuple[str, ...]:
-    if authentication_utils.is_token_auth_enabled():
+    if ray_private.sends_token():
         return ()
     return (f"the cluster at {address} asks for no token: whoever reaches it can run any program on it",)
 
 
-def _join(address: str) -> ray._private.worker.RayContext:
+def _join(address: str) -> str | None:
     try:
-        return ray.init(
+        context = ray.init(
             address=address,
             log_to_driver=False,
             logging_level=logging.CRITICAL,
@@ -210,6 +211,7 @@ def _join(address: str) -> ray._private.worker.RayContext:
                 f"joining the cluster failed: {error}", f"--address {address}", "see --debug and the cluster's logs"
             )
         ) from error
+    return str(url) if (url := context.dashboard_url) else None
 
 
 def live_nodes(device: str) -> tuple[Node, ...]:
@@ -264,10 +266,8 @@ def _silence_ray() -> None:
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
     for name in ("ray", "ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    # Ray prints the death of a worker on the terminal whatever its loggers are told; ours keeps it for logs/.
-    ray._private.worker.print_to_stdstream = _keep_for_the_log
-    # Ray would answer SIGTERM by draining its node for up to 30 s and leaving: the program ends in order, by itself.
-    ray._private.utils.set_sigterm_handler = lambda _handler: None
+    ray_private.print_worker_lines_with(_keep_for_the_log)
+    ray_private.leave_sigterm_alone()
 
 
 def _keep_for_the_log(data: dict[str, Any], ignore_prefix: bool) -> None:  # noqa: ARG001  Ray's signature

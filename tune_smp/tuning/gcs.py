@@ -11,22 +11,21 @@ import os
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc  # type: ignore[import-untyped]  # grpcio has no types
 import ray
-from ray._private import ray_constants, services
-from ray._private.authentication import authentication_token_setup, authentication_utils
-from ray._private.grpc_utils import init_grpc_channel
-from ray.core.generated import gcs_pb2, gcs_service_pb2, gcs_service_pb2_grpc
 from ray.exceptions import AuthenticationError
 
 from tune_smp.errors import Problem, ResourceError, SettingsError, listing
+from tune_smp.tuning import ray_private
 
 # Of each question to a cluster, in seconds; a cluster that is there answers within milliseconds.
 PATIENCE_S = 5.0
 AUTO = "auto"
 USUAL_FORM = "host:6379"
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +76,7 @@ def _not_a_member_address(address: str) -> Problem:
 
 
 def _only_one_here() -> str:
-    services.find_gcs_addresses.cache_clear()
-    found: list[str] = sorted(services.find_gcs_addresses())
+    found = ray_private.clusters_here()
     if len(found) != 1:
         raise ResourceError(
             Problem(
@@ -113,47 +111,30 @@ def ask_cluster(address: str) -> ClusterFacts:
 
 def use_own_token() -> bool:
     """Send this side's token from here on; False where it is sent already, forbidden or not there."""
-    if "RAY_AUTH_MODE" in os.environ or not _token_or_refuse(
-        lambda: ray._raylet.AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True)
-    ):
+    if "RAY_AUTH_MODE" in os.environ or not _token_or_refuse(ray_private.has_token):
         return False
-    authentication_token_setup._enable_token_auth()
+    ray_private.send_token()
     return True
 
 
 def _ask(address: str) -> ClusterFacts:
-    with init_grpc_channel(address, options=ray_constants.GLOBAL_GRPC_OPTIONS) as channel:
-        values = gcs_service_pb2_grpc.InternalKVGcsServiceStub(channel)
-        metadata = _value(values, ray_constants.KV_NAMESPACE_CLUSTER, b"CLUSTER_METADATA")
-        dashboard = _value(
-            values, ray_constants.KV_NAMESPACE_DASHBOARD, ray_constants.DASHBOARD_ADDRESS.encode()
-        ).decode()
-        reply = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel).GetAllNodeInfo(
-            gcs_service_pb2.GetAllNodeInfoRequest(), timeout=PATIENCE_S
-        )
-    if not metadata:
+    answer = _token_or_refuse(lambda: ray_private.ask_gcs(address, timeout=PATIENCE_S))
+    if not answer.metadata:
         raise ResourceError(
             Problem(f"the cluster at {address} is still starting", f"--address {address}", "try again in some seconds")
         )
-    about = json.loads(metadata)
-    alive = [node for node in reply.node_info_list if node.state == gcs_pb2.GcsNodeInfo.ALIVE]
+    about = json.loads(answer.metadata)
     return ClusterFacts(
         address=address,
         ray_version=about["ray_version"],
         python_version=about["python_version"],
-        dashboard=dashboard or None,
-        nodes={node.node_id.hex(): node.node_manager_address for node in alive},
+        dashboard=answer.dashboard or None,
+        nodes=answer.nodes,
         private=about["ray_init_cluster"],
     )
 
 
-def _value(values: Any, namespace: bytes, key: bytes) -> bytes:
-    request = gcs_service_pb2.InternalKVGetRequest(namespace=namespace, key=key)
-    reply = _token_or_refuse(lambda: values.InternalKVGet(request, timeout=PATIENCE_S))
-    return bytes(reply.value)
-
-
-def _token_or_refuse(ask: Callable[[], Any]) -> Any:
+def _token_or_refuse(ask: Callable[[], Answer]) -> Answer:
     """A token file that is named and cannot be read is an error of this side, wherever Ray notices it."""
     try:
         return ask()
@@ -192,7 +173,7 @@ def _reason(error: Any) -> str:
 
 def token_problem(address: str) -> Problem:
     """Both sides of a token that is missing or wrong; the token itself is never told."""
-    if not authentication_utils.is_token_auth_enabled():
+    if not ray_private.sends_token():
         forbidden = "RAY_AUTH_MODE" in os.environ
         side = f"RAY_AUTH_MODE={os.environ['RAY_AUTH_MODE']} forbids one" if forbidden else "this side has none"
         return Problem(
@@ -228,7 +209,7 @@ def check_can_join(facts: ClusterFacts) -> None:
         for name in own
         if own[name] != theirs[name]
     ]
-    if not problems and not set(facts.nodes) & set(services.find_node_ids()):
+    if not problems and not set(facts.nodes) & ray_private.nodes_here():
         problems = [
             Problem(
                 f"this machine is none of the cluster at {facts.address}, which has {listing(_addresses(facts))}",

@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-import ray
+from tune_smp.tuning.ray_private import forget_token
 
 TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"  # noqa: S105  the name of a variable
 
@@ -27,12 +27,12 @@ def token_in_reach(folder: Path) -> Iterator[None]:
     path.touch(mode=0o600)
     path.write_text(secrets.token_hex(32), "utf-8")
     os.environ[TOKEN_PATH] = str(path)
-    _forget_token()
+    forget_token()
     try:
         yield
     finally:
         del os.environ[TOKEN_PATH]
-        _forget_token()
+        forget_token()
 
 
 def _home_keeps_it() -> bool:
@@ -44,8 +44,3 @@ def _home_keeps_it() -> bool:
         return os.access(token, os.R_OK) if token.exists() else os.access(folder, os.W_OK | os.X_OK)
     except (KeyError, OSError):
         return False
-
-
-def _forget_token() -> None:
-    """Ray reads a token once per process."""
-    ray._raylet.AuthenticationTokenLoader.instance().reset_cache()

@@ -17,12 +17,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
-from ray._private import services
-from ray._private.authentication import authentication_utils
-from ray._private.authentication.http_token_authentication import get_auth_headers_if_auth_enabled
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from tune_smp.errors import InterruptedRunError, Problem, ResourceError
+from tune_smp.tuning import ray_private
 from tune_smp.tuning.gcs import AUTO, PATIENCE_S, ask_cluster, find_address, token_problem, use_own_token
 
 # Of the job's program, not of its workers: lines as they are written, and time to end in order when the job is stopped
@@ -45,7 +43,7 @@ class _Job:
 
     def ray_command(self, *words: str) -> str:
         """What to type for ``ray job ...`` on this very job."""
-        mode = "RAY_AUTH_MODE=token " if authentication_utils.is_token_auth_enabled() else ""
+        mode = "RAY_AUTH_MODE=token " if ray_private.sends_token() else ""
         return mode + shlex.join(["ray", "job", *words, "--address", self.dashboard, self.id])
 
 
@@ -92,7 +90,7 @@ def find_dashboard(address: str) -> str:
         )
     host, _, port = facts.dashboard.rpartition(":")
     # On another machine the same words would mean whatever listens there.
-    if host in ("127.0.0.1", "localhost") and not set(facts.nodes) & set(services.find_node_ids()):
+    if host in ("127.0.0.1", "localhost") and not set(facts.nodes) & ray_private.nodes_here():
         raise ResourceError(
             Problem(
                 f"the dashboard of the cluster at {facts.address} listens on its head alone ({facts.dashboard})",
@@ -123,7 +121,7 @@ def _checked(url: str) -> str:
 
 def _status(url: str) -> int:
     """HTTP's status of the dashboard's version page; 0 for an answer of something else."""
-    request = urllib.request.Request(f"{url}/api/version", headers=get_auth_headers_if_auth_enabled({}))  # noqa: S310
+    request = urllib.request.Request(f"{url}/api/version", headers=ray_private.token_headers())  # noqa: S310
     try:
         with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:  # noqa: S310  http and https only, see above
             return 200 if "ray_version" in json.load(answer) else 0

@@ -1,0 +1,96 @@
+"""All that this package takes from Ray beyond its public interfaces; why, in docs/decisions/0016.
+
+Each of these may change with Ray's next minor version: ``pyproject.toml`` pins the tested one. Beyond what is imported
+here, the tuner counts failures anew in ``Trial.run_metadata``, and the pruners call ``on_trial_result`` of Ray's
+schedulers themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray._private import ray_constants, services
+from ray._private.authentication import authentication_token_setup, authentication_utils
+from ray._private.authentication.http_token_authentication import get_auth_headers_if_auth_enabled
+from ray._private.grpc_utils import init_grpc_channel
+from ray.core.generated import gcs_pb2, gcs_service_pb2, gcs_service_pb2_grpc
+
+
+@dataclass(frozen=True, slots=True)
+class GcsAnswer:
+    """What the process that knows a cluster (GCS) says: JSON about it, its dashboard, and its living nodes' addresses
+    by id; both texts are empty where it does not know yet."""
+
+    metadata: bytes
+    dashboard: str
+    nodes: dict[str, str]
+
+
+def ask_gcs(address: str, *, timeout: float) -> GcsAnswer:
+    """Three questions to the GCS at ``address`` (host:port), each within ``timeout`` seconds.
+
+    Raises grpc.RpcError, and ray.exceptions.AuthenticationError where this side's token cannot be read.
+    """
+    with init_grpc_channel(address, options=ray_constants.GLOBAL_GRPC_OPTIONS) as channel:
+        values = gcs_service_pb2_grpc.InternalKVGcsServiceStub(channel)
+
+        def value(namespace: bytes, key: bytes) -> bytes:
+            request = gcs_service_pb2.InternalKVGetRequest(namespace=namespace, key=key)
+            return bytes(values.InternalKVGet(request, timeout=timeout).value)
+
+        metadata = value(ray_constants.KV_NAMESPACE_CLUSTER, b"CLUSTER_METADATA")
+        dashboard = value(ray_constants.KV_NAMESPACE_DASHBOARD, ray_constants.DASHBOARD_ADDRESS.encode())
+        nodes = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel).GetAllNodeInfo(
+            gcs_service_pb2.GetAllNodeInfoRequest(), timeout=timeout
+        )
+    alive = [node for node in nodes.node_info_list if node.state == gcs_pb2.GcsNodeInfo.ALIVE]
+    return GcsAnswer(metadata, dashboard.decode(), {node.node_id.hex(): node.node_manager_address for node in alive})
+
+
+def clusters_here() -> list[str]:
+    """Addresses (host:port) of the clusters that have a node on this machine."""
+    services.find_gcs_addresses.cache_clear()
+    return sorted(services.find_gcs_addresses())
+
+
+def nodes_here() -> set[str]:
+    """Ids of the nodes that run on this machine."""
+    return set(services.find_node_ids())
+
+
+def sends_token() -> bool:
+    """Whether this process sends a token to clusters."""
+    return bool(authentication_utils.is_token_auth_enabled())
+
+
+def send_token() -> None:
+    """Send this side's token from here on."""
+    authentication_token_setup._enable_token_auth()
+
+
+def has_token() -> bool:
+    """Whether this side has a token, sent or not."""
+    return bool(ray._raylet.AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True))
+
+
+def forget_token() -> None:
+    """Let Ray read the token anew, which it does once per process."""
+    ray._raylet.AuthenticationTokenLoader.instance().reset_cache()
+
+
+def token_headers() -> dict[str, str]:
+    """HTTP headers that hold this side's token, if it sends one."""
+    return dict(get_auth_headers_if_auth_enabled({}))
+
+
+def print_worker_lines_with(write: Callable[[dict[str, Any], bool], None]) -> None:
+    """Hand what Ray would print to ``write``: the death of a worker is printed whatever its loggers are set to."""
+    ray._private.worker.print_to_stdstream = write
+
+
+def leave_sigterm_alone() -> None:
+    """Keep Ray from answering SIGTERM by draining its node for up to 30 s and leaving."""
+    ray._private.utils.set_sigterm_handler = lambda _handler: None
