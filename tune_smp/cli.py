@@ -236,7 +236,7 @@ def _check(arguments: Sequence[str]) -> None:
 
 
 def _demo(arguments: Sequence[str]) -> None:
-    from tune_smp.settings.demo import DemoSettings  # noqa: PLC0415 - imported when asked for
+    from tune_smp.settings.commands import DemoSettings  # noqa: PLC0415 - imported when asked for
 
     settings = _settings(DemoSettings, arguments)
     if settings is not None:
@@ -248,15 +248,13 @@ def _demo(arguments: Sequence[str]) -> None:
 def _resume(arguments: Sequence[str]) -> None:
     from tune_smp.settings.search import DASHBOARD_FIELDS, ResumeSettings  # noqa: PLC0415 - imported when asked for
 
-    words = [word for word in arguments[:1] if not word.startswith("-")]
-    settings = _settings(ResumeSettings, arguments[len(words) :])
+    settings = _settings(ResumeSettings, arguments)
     if settings is None:
         return
-    folder = _existing_folder("resume", words, "pass the --outputDir of an interrupted run")
     from tune_smp import workflows  # noqa: PLC0415 - pydantic, rich
 
     workflows.resume(
-        folder,
+        settings.output_dir,
         num_trials=settings.num_trials,
         time_budget=settings.time_budget,
         **{name: getattr(settings, name) for name in DASHBOARD_FIELDS & settings.model_fields_set},
@@ -264,71 +262,43 @@ def _resume(arguments: Sequence[str]) -> None:
 
 
 def _report(arguments: Sequence[str]) -> None:
-    if _asks_for_help(arguments):
-        sys.stdout.write("usage: tune-smp report OUTPUT_DIR [--debug]\n\n(Re)write report.html of a run or search.\n")
-        return
-    word = _only_word("report", arguments, "OUTPUT_DIR", legal_flag="--debug")
-    folder = _existing_folder("report", [word], "pass the --outputDir of a run or search")
-    from tune_smp import workflows  # noqa: PLC0415 - pydantic, rich
+    from tune_smp.settings.commands import ReportSettings  # noqa: PLC0415 - imported when asked for
 
-    workflows.report(folder)
+    settings = _settings(ReportSettings, arguments)
+    if settings is not None:
+        from tune_smp import workflows  # noqa: PLC0415 - pydantic, rich
+
+        workflows.report(settings.output_dir)
 
 
 def _fetch_weights(arguments: Sequence[str]) -> None:
-    words = [word for word in arguments if word != "--debug"]
-    if not words or _asks_for_help(arguments):
-        usage = "tune-smp fetch-weights ENCODER|SPACE|ARCHITECTURE ... [--debug]"
-        if not words:
-            raise SettingsError(Problem("tune-smp fetch-weights takes at least one word", fix=usage))
-        what = (
-            "Put pretrained weights into the cache that HF_HOME names. ENCODER is Family,variant,weights; of a search\n"
-            "space all weights that it asks for, of an architecture those of every encoder that it takes."
-        )
-        sys.stdout.write(f"usage: {usage}\n\n{what}\n")
-        return
-    from tune_smp import workflows  # noqa: PLC0415 - pydantic, rich
+    from tune_smp.settings.commands import FetchWeightsSettings  # noqa: PLC0415 - imported when asked for
 
-    workflows.fetch_weights(words)
+    settings = _settings(FetchWeightsSettings, arguments)
+    if settings is not None:
+        from tune_smp import workflows  # noqa: PLC0415 - pydantic, rich
 
-
-def _existing_folder(command: str, words: Sequence[str], fix: str) -> Path:
-    if not words:
-        raise SettingsError(
-            Problem(f"tune-smp {command} takes an OUTPUT_DIR first", fix=f"tune-smp {command} OUTPUT_DIR")
-        )
-    folder = Path(words[0]).absolute()
-    if not os.path.isdir(folder):  # noqa: PTH112 - Path.is_dir raises where this user may not look
-        raise SettingsError(Problem(f"there is no such folder to {command}", where=str(folder), fix=fix))
-    return folder
+        workflows.fetch_weights(settings.names)
 
 
 def _show(arguments: Sequence[str]) -> None:
     from tune_smp.choices import catalogue  # noqa: PLC0415 - imported when asked for
+    from tune_smp.settings.commands import ENCODERS, SPACES, ShowSettings  # noqa: PLC0415
 
-    subjects = [*catalogue.CATALOGUE, "spaces"]
-    if _asks_for_help(arguments):
-        subject = "|".join(subjects)
-        own = [f"show {words} [--json]" for words in (subject, "encoders FAMILY", "spaces NAME")]
-        usage = "\n       ".join(f"tune-smp {words}" for words in own)
-        sys.stdout.write(f"usage: {usage}\n\nWhat can be chosen. Tables are folded to the terminal, or to COLUMNS.\n")
+    settings = _settings(ShowSettings, arguments)
+    if settings is None:
         return
-    words = [word for word in arguments if word != "--json"]
     above, below = "", ""
-    if words[:1] == ["spaces"]:
-        above, records = _space_records(words[1:])
-    elif words[:1] == ["encoders"]:
-        family = _only_word("show encoders", words[1:], "FAMILY", legal_flag="--json") if words[1:] else None
-        records, below = catalogue.encoder_records(family), catalogue.ENCODERS_EXPLAINED
+    if settings.subject == SPACES:
+        above, records = _space_records(settings.name)
+    elif settings.subject == ENCODERS:
+        records, below = catalogue.encoder_records(settings.name), catalogue.ENCODERS_EXPLAINED
     else:
-        subject = _only_word("show", arguments, "|".join(subjects), legal_flag="--json")
-        if subject not in catalogue.CATALOGUE:
-            fix = f"{nearest(subject, subjects)}one of: {', '.join(subjects)}"
-            raise SettingsError(Problem(f"there are no {subject!r} to show", fix=fix))
-        records = catalogue.CATALOGUE[subject]()
-    if "--json" in arguments:
+        records = catalogue.CATALOGUE[settings.subject]()
+    if settings.json_output:
         sys.stdout.write(json.dumps(records, indent=2) + "\n")
         return
-    table = _table(catalogue.encoders_at_a_glance(records) if words[0] == "encoders" else records)
+    table = _table(catalogue.encoders_at_a_glance(records) if settings.subject == ENCODERS else records)
     sys.stdout.write("\n".join(part for part in (above and f"{above}\n", table, below and f"{below}\n") if part))
 
 
@@ -339,13 +309,13 @@ def _table(records: Sequence[Mapping[str, Any]]) -> str:
     return as_table(records, width=shutil.get_terminal_size().columns if folds else None)
 
 
-def _space_records(words: Sequence[str]) -> tuple[str, Sequence[Mapping[str, Any]]]:
+def _space_records(name: str | None) -> tuple[str, Sequence[Mapping[str, Any]]]:
     """The spaces that there are, or the description of one of them and all that it asks for."""
     from tune_smp.tuning.space_file import named_spaces, read_space  # noqa: PLC0415 - imported when asked for
     from tune_smp.tuning.space_records import describe  # noqa: PLC0415
 
-    if words:
-        space = read_space(_only_word("show spaces", words, "NAME", legal_flag="--json"))
+    if name is not None:
+        space = read_space(name)
         return space.description, describe(space)
     spaces = [read_space(name) for name in named_spaces()]
     return "", [{"name": row.name, "searches": list(row.searched), "description": row.description} for row in spaces]
@@ -356,26 +326,12 @@ def _settings(settings: type[AnySettings], arguments: Sequence[str]) -> AnySetti
     from tune_smp.settings.command_line import help_text, settings_from  # noqa: PLC0415 - imports pydantic
     from tune_smp.settings.folders import check_folders  # noqa: PLC0415 - imports pydantic
 
-    if _asks_for_help(arguments):
-        sys.stdout.write(help_text(settings, COMMANDS[settings.command.partition(" ")[0]].summary))
+    if "--help" in arguments or "-h" in arguments:
+        sys.stdout.write(help_text(settings, COMMANDS[settings.command].summary))
         return None
     chosen = settings_from(settings, arguments)
     check_folders(chosen)
     return chosen
-
-
-def _asks_for_help(arguments: Sequence[str]) -> bool:
-    return "--help" in arguments or "-h" in arguments
-
-
-def _only_word(command: str, arguments: Sequence[str], name: str, *, legal_flag: str) -> str:
-    """The one word that the command takes besides its one flag."""
-    words = [word for word in arguments if word != legal_flag]
-    if len(words) != 1 or words[0].startswith("--"):
-        got = " ".join(words) or "nothing"
-        problem = f"tune-smp {command} takes one {name}, and {legal_flag}; got {got}"
-        raise SettingsError(Problem(problem, fix=f"tune-smp {command} {name}"))
-    return words[0]
 
 
 @dataclass(frozen=True, slots=True)

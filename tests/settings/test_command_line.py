@@ -7,7 +7,7 @@ import pytest
 from tests.flags import REQUIRED
 from tune_smp.errors import Problem, SettingsError
 from tune_smp.settings.command_line import help_text, settings_from
-from tune_smp.settings.demo import DemoSettings
+from tune_smp.settings.commands import DemoSettings, FetchWeightsSettings, ShowSettings
 from tune_smp.settings.fields import flags_of
 from tune_smp.settings.predict import PredictSettings
 from tune_smp.settings.run import RunSettings
@@ -105,3 +105,38 @@ def test_help_tells_everything(settings: type[RunSettings | PredictSettings | De
         # The text is wrapped at hyphens too.
         for words in (flag.about.description, flag.range, flag.about.unit, *flag.choices, flag.default):
             assert words.replace("- ", "-") in told.replace("- ", "-"), flag.name
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["encoders", "VGG", "--json"],
+        ["encoders", "--json", "VGG"],
+        ["--json", "encoders", "VGG"],
+        ["--json=true", "encoders", "VGG"],
+        ["encoders", "--json", "yes", "VGG"],
+    ],
+)
+def test_words_stand_anywhere_among_the_flags(words: list[str]) -> None:
+    chosen = settings_from(ShowSettings, words)
+    assert (chosen.subject, chosen.name, chosen.json_output) == ("encoders", "VGG", True)
+
+
+def test_as_many_words_as_are_wanted() -> None:
+    assert settings_from(FetchWeightsSettings, ["a", "--debug", "b"]).names == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("words", "problems"),
+    [
+        ([], ["SUBJECT is required"]),
+        (["losses", "x"], ["there is no part of the losses to show, got 'x'"]),
+        (["encoders", "a", "b"], ["'b' belongs to no flag"]),
+        (["--jsn", "encoders", "losses"], ["--jsn is not a flag of tune-smp show"]),
+        (["encodrs"], ["SUBJECT has no choice 'encodrs'"]),
+    ],
+)
+def test_words_that_are_missing_or_too_many(words: list[str], problems: list[str]) -> None:
+    with pytest.raises(SettingsError) as caught:
+        settings_from(ShowSettings, words)
+    assert [problem.problem for problem in caught.value.problems] == problems

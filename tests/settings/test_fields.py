@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from tune_smp.settings.commands import DemoSettings
 from tune_smp.settings.data import CheckSettings
-from tune_smp.settings.demo import DemoSettings
 from tune_smp.settings.fields import GROUPS, Flag, field_name, flag_name, flags_of
 from tune_smp.settings.predict import PredictSettings
 from tune_smp.settings.run import RunSettings

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tune_smp.errors import Problem, SettingsError
+from tune_smp.settings.commands import DemoSettings
 from tune_smp.settings.data import CheckSettings, DataSettings
-from tune_smp.settings.demo import DemoSettings
 from tune_smp.settings.predict import PredictSettings
 from tune_smp.settings.run import RunSettings
 

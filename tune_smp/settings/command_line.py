@@ -13,6 +13,9 @@ from tune_smp.settings.fields import Flag, flags_of
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
 
+TRUTHS = ("true", "false", "yes", "no", "on", "off", "1", "0", "t", "f", "y", "n")
+"""What pydantic reads as true or false."""
+
 
 def help_text(settings: type[Settings], summary: str) -> str:
     """Every flag of a command, by group, with its range, unit and default."""
@@ -26,7 +29,7 @@ def settings_from(settings: type[AnySettings], arguments: Sequence[str]) -> AnyS
         SettingsError: with every wrong value, unknown flag and stray word at once; a flag without its value stands
         alone.
     """
-    given, stray = _read(_parser(settings), arguments, [flag.option for flag in flags_of(settings)])
+    given, stray = _read(_parser(settings), _joined(arguments, flags_of(settings)))
     try:
         chosen = settings.from_flags(given)
     except SettingsError as error:
@@ -49,8 +52,9 @@ def _as_word(value: Any) -> str:
 
 def _parser(settings: type[Settings], summary: str = "") -> argparse.ArgumentParser:
     command, flags = settings.command, flags_of(settings)
-    required = [f"{flag.option} {_metavar(flag)}" for flag in flags if flag.required]
-    usage = " ".join([f"tune-smp {command}", *required, "[flags]"])
+    words = [flag.option if flag.required else f"[{flag.option}]" for flag in flags if flag.about.word]
+    required = [f"{flag.option} {_metavar(flag)}" for flag in flags if flag.required and not flag.about.word]
+    usage = " ".join([f"tune-smp {command}", *words, *required, "[flags]"])
     parser = argparse.ArgumentParser(
         prog=f"tune-smp {command}",
         usage=textwrap.fill(usage, 78, subsequent_indent=" " * 4),
@@ -63,6 +67,10 @@ def _parser(settings: type[Settings], summary: str = "") -> argparse.ArgumentPar
     for group in dict.fromkeys(flag.about.group for flag in flags):
         section = parser.add_argument_group(group)
         for flag in (flag for flag in flags if flag.about.group == group):
+            if flag.about.word:
+                many = "..." in flag.about.word
+                section.add_argument(flag.name, nargs="*" if many else "?", metavar=flag.option, help=_help(flag))
+                continue
             optional_value: dict[str, Any] = {"nargs": "?", "const": "true"} if flag.kind == "boolean" else {}
             section.add_argument(
                 flag.option, dest=flag.name, metavar=_metavar(flag), help=_help(flag), **optional_value
@@ -88,34 +96,36 @@ def _help(flag: Flag) -> str:
     return " ".join([*parts, f"({'; '.join(notes)})"]).replace("%", "%%")
 
 
-def _read(
-    parser: argparse.ArgumentParser, arguments: Sequence[str], options: Sequence[str]
-) -> tuple[dict[str, Any], list[Problem]]:
+def _read(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> tuple[dict[str, Any], list[Problem]]:
     """Raw values by flag name, unknown flags among them, and a problem for every word that belongs to no flag."""
+    # Options first: argparse gives words their places as soon as it meets one.
+    ordered = sorted(arguments, key=lambda word: not word.startswith("--"))
     try:
-        known, rest = parser.parse_known_args(_joined(arguments, options))
+        known, rest = parser.parse_known_args(ordered)
     except argparse.ArgumentError as error:
         fix = f"write {error.argument_name}=VALUE; {parser.prog} --help says what it takes"
         raise SettingsError(Problem(f"{error.argument_name} needs a value", fix=fix)) from None
-    given = vars(known)
+    given = {name: value for name, value in vars(known).items() if value != []}
     problems = []
-    previous = ""
     for word in rest:
         if word.startswith("--"):
             name, _, given_value = word[2:].partition("=")
             given[name] = given_value
-        elif not previous.startswith("--") or "=" in previous:
+        else:
             problems.append(Problem(f"{word!r} belongs to no flag", fix=f"{parser.prog} --help lists the flags"))
-        previous = word
     return given, problems
 
 
-def _joined(arguments: Sequence[str], options: Sequence[str]) -> list[str]:
-    """``--flag value`` as ``--flag=value``, so that a value may begin with one dash."""
+def _joined(arguments: Sequence[str], flags: Sequence[Flag]) -> list[str]:
+    """``--flag value`` as ``--flag=value``, so that a value may begin with one dash, and is no word of the command."""
+    switches = {flag.option for flag in flags if flag.kind == "boolean"}
+    takes_words = any(flag.about.word for flag in flags)
     words: list[str] = []
     for word in arguments:
-        if words and words[-1] in options and not word.startswith("--"):
+        last = words[-1] if words else ""
+        is_value = last not in switches or not takes_words or word.lower() in TRUTHS
+        if last.startswith("--") and "=" not in last and not word.startswith("--") and is_value:
             words[-1] += f"={word}"
         else:
             words.append(word)
-    return words
+    return [f"{word}=true" if word in switches else word for word in words]

@@ -18,7 +18,7 @@ import annotated_types
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-GROUPS = ("Data", "Search", "Model", "Loss and metric", "Training", "Tiles", "Machine", "Output")
+GROUPS = ("Words", "Data", "Search", "Model", "Loss and metric", "Training", "Tiles", "Machine", "Output")
 
 Kind = Literal["text", "integer", "number", "boolean", "path"]
 
@@ -37,11 +37,13 @@ class About:
 
     ``absent`` says what None means. ``choices`` are the legal names, listed by ``tune-smp show`` ``table``. ``wipp``
     marks the 17 flags of the WIPP plugin. ``folder``: a folder that is read, or one that is written.
-    ``subfolders``: a folder of images; the first of these sub-folders that is there is used in its place.
+    ``subfolders``: a folder of images; the first of these sub-folders that is there is used in its place. A value that
+    is written as a ``word``, without a flag, is shown by that name. ``flag``: the flag's name where it is not the
+    field's.
     """
 
     description: str
-    group: str
+    group: str = "Words"
     unit: str = ""
     absent: str = ""
     choices: tuple[str, ...] = ()
@@ -49,6 +51,8 @@ class About:
     wipp: bool = False
     folder: Literal["", "read", "written"] = ""
     subfolders: tuple[str, ...] = ()
+    word: str = ""
+    flag: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +70,8 @@ class Flag:
 
     @property
     def option(self) -> str:
-        """As written on the command line: ``--batchSize``."""
-        return f"--{self.name}"
+        """As written on the command line: ``--batchSize``, or ``OUTPUT_DIR`` for a word."""
+        return self.about.word or f"--{self.name}"
 
     @property
     def expectation(self) -> str:
@@ -98,7 +102,7 @@ def _flag(name: str, field: FieldInfo) -> Flag:
     plain = _without_none(field.annotation)
     return Flag(
         field=name,
-        name=flag_name(name),
+        name=about.flag or flag_name(name),
         kind=_kind(plain),
         required=field.is_required(),
         default="" if field.is_required() else _default(field.default, about),

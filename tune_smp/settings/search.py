@@ -179,10 +179,14 @@ class SearchSettings(RunFlags):
 
 
 class ResumeSettings(Settings):
-    """Going on with what is in a folder; the numbers raise those that a search was started with."""
+    """What is in a folder, to be resumed; the numbers raise those that a search was started with."""
 
-    command: ClassVar[str] = "resume OUTPUT_DIR"
+    command: ClassVar[str] = "resume"
     rules: ClassVar[tuple[Rule, ...]] = (time_budget_is_a_duration,)
+
+    output_dir: Annotated[
+        Path, AbsolutePath, About("Output folder of an interrupted run or search.", word="OUTPUT_DIR", folder="read")
+    ]
 
     num_trials: Annotated[
         int | None, Ge(1), About("Number of trials of a search in all, more than before.", "Search", absent="as before")

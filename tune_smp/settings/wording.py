@@ -55,7 +55,7 @@ def missing_value(flag: Flag) -> Problem:
 
 def unknown_flag(name: str, flags: Sequence[Flag], command: str) -> Problem:
     """A flag that this command does not have; ``name`` comes without dashes."""
-    options = [flag.option for flag in flags]
+    options = [flag.option for flag in flags if not flag.about.word]
     return Problem(
         f"--{shown(name)} is not a flag of tune-smp {command}",
         fix=choose_from(f"--{name}", options, f"tune-smp {command} --help"),
