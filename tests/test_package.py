@@ -23,7 +23,12 @@ def test_the_wheel_holds_all_that_is_read_at_run_time(repository: Path, tmp_path
     subprocess.run(build, cwd=repository, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {"tune_smp/cli.py", "tune_smp/py.typed", "tune_smp/results/model_card.md.j2"} <= names
+    assert {
+        "tune_smp/cli.py",
+        "tune_smp/py.typed",
+        "tune_smp/choices/encoders.txt",
+        "tune_smp/results/model_card.md.j2",
+    } <= names
     assert {f"tune_smp/search_spaces/{space.name}" for space in SPACES} <= names
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/"))]
 

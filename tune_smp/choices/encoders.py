@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 
 from tune_smp.choices.architectures import ARCHITECTURES, Architecture
-from tune_smp.choices.encoder_table import TABLE
+
+TABLE = Path(__file__).with_name("encoders.txt")
 
 RANDOM = "random"
 """The word for no pretrained weights; every encoder has it."""
@@ -56,7 +58,8 @@ _WITHOUT_PYRAMID = frozenset({"ViT"})
 
 
 def _encoders() -> Iterator[Encoder]:
-    for line in TABLE.splitlines()[1:]:
+    lines = TABLE.read_text("utf-8").splitlines()
+    for line in [line for line in lines if not line.startswith("#")][1:]:
         family, name, parameters, tile_size, weights, *smp_name = line.split()
         yield Encoder(
             family=family,
