@@ -103,7 +103,7 @@ def test_help_tells_everything(settings: type[RunSettings | PredictSettings | De
         assert f"{flag.about.group}:" in told
         assert f"{flag.option} " in told
         # The text is wrapped at hyphens too.
-        for words in (flag.about.description, flag.range, flag.about.unit, *flag.choices, flag.default):
+        for words in (flag.description, flag.range, flag.about.unit, *flag.choices, flag.default):
             assert words.replace("- ", "-") in told.replace("- ", "-"), flag.name
 
 

@@ -62,8 +62,8 @@ def test_names_go_there_and_back(field: str) -> None:
 @pytest.mark.parametrize("flag", ALL)
 def test_every_flag_is_documented(flag: Flag) -> None:
     assert flag.about.group in GROUPS
-    assert flag.about.description.endswith(".")
-    assert flag.about.description == flag.about.description.strip()
+    assert flag.description.endswith(".")
+    assert flag.description == flag.description.strip()
     assert flag.required or flag.default != "", "help can say what happens without it"
     assert not flag.range or flag.kind in ("integer", "number")
     assert flag.kind == "path" or not flag.about.folder

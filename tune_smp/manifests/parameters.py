@@ -55,7 +55,7 @@ class Parameter:
         limits = " ".join(part for part in (self.flag.range, self.flag.about.unit) if part)
         default = "" if self.flag.required else f"default: {self.flag.default}"
         notes = "; ".join(part for part in (limits, default) if part)
-        return f"{self.flag.about.description} ({notes})" if notes else self.flag.about.description
+        return f"{self.flag.description} ({notes})" if notes else self.flag.description
 
 
 def inputs() -> tuple[Parameter, ...]:

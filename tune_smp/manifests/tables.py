@@ -67,12 +67,12 @@ def _table(group: str, flags: list[Flag]) -> str:
 
 def _flag_row(flag: Flag) -> str:
     name = f"**`{flag.option}`**" if flag.about.wipp else f"`{flag.option}`"
-    return _row(name, _value(flag), _default(flag), flag.about.description)
+    return _row(name, _value(flag), _default(flag), flag.description)
 
 
 def _plugin_row(parameter: Parameter, side: str) -> str:
     kind = wipp_type(parameter) if side == "input" else f"{wipp_type(parameter)}, output"
-    meaning = parameter.flag.about.description
+    meaning = parameter.flag.description
     return _row(parameter.title, f"`{parameter.name}`", kind, _default(parameter.flag), meaning)
 
 

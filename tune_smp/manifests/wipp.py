@@ -52,7 +52,7 @@ def _input(parameter: Parameter) -> dict[str, Any]:
     entry = {
         "name": parameter.name,
         "type": wipp_type(parameter),
-        "description": parameter.flag.about.description,
+        "description": parameter.flag.description,
         "required": parameter.flag.required,
     }
     return {**entry, "options": {"values": list(parameter.choices)}} if parameter.choices else entry
@@ -62,7 +62,7 @@ def _output(parameter: Parameter) -> dict[str, Any]:
     return {
         "name": parameter.name,
         "type": wipp_type(parameter),
-        "description": parameter.flag.about.description,
+        "description": parameter.flag.description,
         "required": parameter.flag.required,
     }
 

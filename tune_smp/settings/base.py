@@ -55,7 +55,9 @@ class Settings(BaseModel):
         SettingsError: with every problem at once, whether made by keyword, `from_flags` or `from_json`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     command: ClassVar[str]
     """The command whose ``--help`` lists the flags."""
@@ -63,7 +65,8 @@ class Settings(BaseModel):
     rules: ClassVar[tuple[Rule, ...]] = ()
     """What must hold between fields; each rule keeps silent about fields that are invalid by themselves."""
 
-    debug: Annotated[bool, About("Print the traceback of an error.", "Output")] = False
+    debug: Annotated[bool, About("Output")] = False
+    """Print the traceback of an error."""
 
     @classmethod
     def from_flags(cls, flags: Mapping[str, Any]) -> Self:

@@ -87,7 +87,7 @@ def _metavar(flag: Flag) -> str:
 
 
 def _help(flag: Flag) -> str:
-    parts = [flag.about.description]
+    parts = [flag.description]
     if flag.choices:
         parts.append(f"One of {', '.join(flag.choices)}.")
     limits = " ".join(part for part in (flag.range, flag.about.unit) if part)

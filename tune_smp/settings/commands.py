@@ -23,9 +23,8 @@ class ReportSettings(Settings):
 
     command: ClassVar[str] = "report"
 
-    output_dir: Annotated[
-        Path, AbsolutePath, About("Output folder of a run or search.", word="OUTPUT_DIR", folder="read")
-    ]
+    output_dir: Annotated[Path, AbsolutePath, About(word="OUTPUT_DIR", folder="read")]
+    """Output folder of a run or search."""
 
 
 def only_some_have_names(draft: Draft) -> Iterator[Problem]:
@@ -41,11 +40,12 @@ class ShowSettings(Settings):
     command: ClassVar[str] = "show"
     rules: ClassVar[tuple[Rule, ...]] = (only_some_have_names,)
 
-    subject: Annotated[str, About("What to show.", word="SUBJECT", choices=(*CATALOGUE, SPACES))]
-    name: Annotated[
-        str | None, MinLen(1), About("Family of the encoders, or search space.", word="NAME", absent="all")
-    ] = None
-    json_output: Annotated[bool, About("Print JSON, not a table.", "Output", flag="json")] = False
+    subject: Annotated[str, About(word="SUBJECT", choices=(*CATALOGUE, SPACES))]
+    """What to show."""
+    name: Annotated[str | None, MinLen(1), About(word="NAME", absent="all")] = None
+    """Family of the encoders, or search space."""
+    json_output: Annotated[bool, About("Output", flag="json")] = False
+    """Print JSON, not a table."""
 
 
 class FetchWeightsSettings(Settings):
@@ -53,15 +53,9 @@ class FetchWeightsSettings(Settings):
 
     command: ClassVar[str] = "fetch-weights"
 
-    names: Annotated[
-        tuple[str, ...],
-        MinLen(1),
-        About(
-            "Encoders as Family,variant,weights; search spaces, for all weights that they ask for; or architectures, "
-            "for the weights of every encoder that they take.",
-            word="ENCODER|SPACE|ARCHITECTURE ...",
-        ),
-    ]
+    names: Annotated[tuple[str, ...], MinLen(1), About(word="ENCODER|SPACE|ARCHITECTURE ...")]
+    """Encoders as Family,variant,weights; search spaces, for all weights that they ask for; or architectures, for the
+    weights of every encoder that they take."""
 
 
 class DemoSettings(Settings):
@@ -70,6 +64,5 @@ class DemoSettings(Settings):
     model_config = ConfigDict(validate_default=True)  # the default folder, too, becomes absolute
     command: ClassVar[str] = "demo"
 
-    output_dir: Annotated[
-        Path, AbsolutePath, About("Folder for data, model and masks.", "Output", folder="written")
-    ] = Path("tune-smp-demo")
+    output_dir: Annotated[Path, AbsolutePath, About("Output", folder="written")] = Path("tune-smp-demo")
+    """Folder for data, model and masks."""

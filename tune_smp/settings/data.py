@@ -16,94 +16,36 @@ from tune_smp.settings.label_colors import ColorText, legible
 class DataSettings(Settings):
     """Which images and labels, and what they mean."""
 
-    images_dir: Annotated[
-        Path,
-        AbsolutePath,
-        About(
-            "Images folder; its sub-folder images/ is used where there is one.",
-            "Data",
-            wipp=True,
-            folder="read",
-            subfolders=("images",),
-        ),
-    ]
-    labels_dir: Annotated[
-        Path,
-        AbsolutePath,
-        About(
-            "Labels folder; its sub-folder labels/ is used where there is one, else images/.",
-            "Data",
-            wipp=True,
-            folder="read",
-            subfolders=("labels", "images"),
-        ),
-    ]
-    images_pattern: Annotated[
-        str,
-        MinLen(1),
-        About("File name pattern (filepattern) of the images, such as img_{i:d+}.ome.tif.", "Data", wipp=True),
-    ]
-    labels_pattern: Annotated[
-        str,
-        MinLen(1),
-        About("File name pattern of the labels; shared variables pair images with labels.", "Data", wipp=True),
-    ]
-    segmentation_mode: Annotated[
-        Literal["binary", "multilabel", "multiclass"],
-        About(
-            "Meaning of the labels: above 0 is foreground; one channel or file per class; one value per class.",
-            "Data",
-            wipp=True,
-        ),
-    ]
-    train_fraction: Annotated[
-        float,
-        Gt(0),
-        Lt(1),
-        About("Training fraction: share of the images to train on; the others validate.", "Data", wipp=True),
-    ] = 0.7
-    ignore_value: Annotated[
-        int | None, About("Ignored label value, which is left out of loss and metrics.", "Data", absent="no value")
-    ] = None
-    label_colors: Annotated[
-        str | None,
-        MinLen(1),
-        ColorText,
-        About(
-            "Colours of painted labels: name=#rrggbb,... or JSON (or a file of it); ignore=... is left out.",
-            "Data",
-            absent="labels hold numbers",
-        ),
-    ] = None
-    group_by: Annotated[
-        str | None,
-        MinLen(1),
-        About(
-            "Grouped split: variable of imagesPattern whose equal values never fall on both sides.",
-            "Data",
-            absent="only images that share a file stay together",
-        ),
-    ] = None
-    allow_unpaired: Annotated[bool, About("Leave out images without labels, and labels without images.", "Data")] = (
-        False
+    images_dir: Annotated[Path, AbsolutePath, About("Data", wipp=True, folder="read", subfolders=("images",))]
+    """Images folder; its sub-folder images/ is used where there is one."""
+    labels_dir: Annotated[Path, AbsolutePath, About("Data", wipp=True, folder="read", subfolders=("labels", "images"))]
+    """Labels folder; its sub-folder labels/ is used where there is one, else images/."""
+    images_pattern: Annotated[str, MinLen(1), About("Data", wipp=True)]
+    """File name pattern (filepattern) of the images, such as img_{i:d+}.ome.tif."""
+    labels_pattern: Annotated[str, MinLen(1), About("Data", wipp=True)]
+    """File name pattern of the labels; shared variables pair images with labels."""
+    segmentation_mode: Annotated[Literal["binary", "multilabel", "multiclass"], About("Data", wipp=True)]
+    """Meaning of the labels: above 0 is foreground; one channel or file per class; one value per class."""
+    train_fraction: Annotated[float, Gt(0), Lt(1), About("Data", wipp=True)] = 0.7
+    """Training fraction: share of the images to train on; the others validate."""
+    ignore_value: Annotated[int | None, About("Data", absent="no value")] = None
+    """Ignored label value, which is left out of loss and metrics."""
+    label_colors: Annotated[str | None, MinLen(1), ColorText, About("Data", absent="labels hold numbers")] = None
+    """Colours of painted labels: name=#rrggbb,... or JSON (or a file of it); ignore=... is left out."""
+    group_by: Annotated[str | None, MinLen(1), About("Data", absent="only images that share a file stay together")] = (
+        None
     )
-    skip_corrupt: Annotated[bool, About("Leave out files that cannot be read, and report them.", "Data")] = False
-    seed: Annotated[
-        int,
-        Ge(0),
-        Lt(2**32),
-        About("Random seed of the split, the weights, the order and the augmentation.", "Training"),
-    ] = 0
+    """Grouped split: variable of imagesPattern whose equal values never fall on both sides."""
+    allow_unpaired: Annotated[bool, About("Data")] = False
+    """Leave out images without labels, and labels without images."""
+    skip_corrupt: Annotated[bool, About("Data")] = False
+    """Leave out files that cannot be read, and report them."""
+    seed: Annotated[int, Ge(0), Lt(2**32), About("Training")] = 0
+    """Random seed of the split, the weights, the order and the augmentation."""
     cache_dir: Annotated[
-        Path | None,
-        AbsolutePath,
-        About(
-            "Cache folder for the decoded images, shared by runs on the same data.",
-            "Machine",
-            absent="the user's cache folder",
-            folder="written",
-        ),
+        Path | None, AbsolutePath, About("Machine", absent="the user's cache folder", folder="written")
     ] = None
+    """Cache folder for the decoded images, shared by runs on the same data."""
 
     rules: ClassVar[tuple[Rule, ...]] = (legible,)
 

@@ -1,5 +1,7 @@
 """What is said about a setting where it is declared, and the flags that follow from it.
 
+The text below a field is its help: its first words are what the field calls the thing, then comes what it does.
+
 Help texts, docs/flags.md and error messages read `flags_of`; nothing about a flag is written twice.
 """
 
@@ -33,7 +35,7 @@ NOUNS: dict[Kind, str] = {
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What a field cannot say by its type.
+    """What a field cannot say by its type and its docstring.
 
     ``absent`` says what None means. ``choices`` are the legal names, listed by ``tune-smp show`` ``table``. ``wipp``
     marks the 17 flags of the WIPP plugin. ``folder``: a folder that is read, or one that is written.
@@ -42,7 +44,6 @@ class About:
     field's.
     """
 
-    description: str
     group: str = "Words"
     unit: str = ""
     absent: str = ""
@@ -57,7 +58,7 @@ class About:
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """One command-line flag, as help, tables and messages show it; ``default`` and ``range`` are ready to print."""
+    """One command-line flag, as help, tables and messages show it; all its texts are ready to print."""
 
     field: str
     name: str
@@ -66,6 +67,7 @@ class Flag:
     default: str
     range: str
     choices: tuple[str, ...]
+    description: str
     about: About
 
     @property
@@ -108,6 +110,7 @@ def _flag(name: str, field: FieldInfo) -> Flag:
         default="" if field.is_required() else _default(field.default, about),
         range=_range(field.metadata),
         choices=about.choices or _literals(plain),
+        description=" ".join((field.description or "").split()),
         about=about,
     )
 

@@ -71,7 +71,7 @@ def _folders(settings: Settings) -> Iterator[tuple[Flag, Path]]:
 def _problem(flag: Flag, folder: Path, reason: str) -> Problem | None:
     if not reason:
         return None
-    fix = f"pass {flag.option} with a folder that {_PURPOSE[flag.about.folder]}: {flag.about.description}"
+    fix = f"pass {flag.option} with a folder that {_PURPOSE[flag.about.folder]}: {flag.description}"
     return Problem(f"{flag.option}: {reason}", where=shown(folder), fix=fix)
 
 

@@ -31,56 +31,35 @@ class PredictSettings(Settings):
     command: ClassVar[str] = "predict"
     rules: ClassVar[tuple[Rule, ...]] = (overlap_leaves_a_step,)
 
-    model: Annotated[Path, AbsolutePath, About("Model: output folder of a run, or its model/.", "Model", folder="read")]
-    images_dir: Annotated[
-        Path,
-        AbsolutePath,
-        About(
-            "Images folder; its sub-folder images/ is used where there is one.",
-            "Data",
-            folder="read",
-            subfolders=("images",),
-        ),
-    ]
-    images_pattern: Annotated[str, MinLen(1), About("File name pattern (filepattern) of the images.", "Data")] = ".*"
-    skip_corrupt: Annotated[bool, About("Leave out files that cannot be read, and report them.", "Data")] = False
+    model: Annotated[Path, AbsolutePath, About("Model", folder="read")]
+    """Model: output folder of a run, or its model/."""
+    images_dir: Annotated[Path, AbsolutePath, About("Data", folder="read", subfolders=("images",))]
+    """Images folder; its sub-folder images/ is used where there is one."""
+    images_pattern: Annotated[str, MinLen(1), About("Data")] = ".*"
+    """File name pattern (filepattern) of the images."""
+    skip_corrupt: Annotated[bool, About("Data")] = False
+    """Leave out files that cannot be read, and report them."""
 
-    tile_size: Annotated[
-        int | None,
-        Ge(32),
-        About(
-            "Tile size: height and width of the windows that are predicted.",
-            "Tiles",
-            unit="px",
-            absent="as in training",
-        ),
-    ] = None
-    overlap: Annotated[
-        int | None,
-        Ge(0),
-        About("Overlap of neighbouring tiles.", "Tiles", unit="px", absent="a quarter of the tile"),
-    ] = None
-    batch_size: Annotated[
-        int | None,
-        Ge(1),
-        About("Batch size: tiles per forward pass.", "Tiles", unit="tiles", absent="what the device takes well"),
-    ] = None
-    test_time_augmentation: Annotated[
-        bool,
-        About("Test-time augmentation: average over flipped and turned copies; up to eight times slower.", "Tiles"),
-    ] = False
+    tile_size: Annotated[int | None, Ge(32), About("Tiles", unit="px", absent="as in training")] = None
+    """Tile size: height and width of the windows that are predicted."""
+    overlap: Annotated[int | None, Ge(0), About("Tiles", unit="px", absent="a quarter of the tile")] = None
+    """Overlap of neighbouring tiles."""
+    batch_size: Annotated[int | None, Ge(1), About("Tiles", unit="tiles", absent="what the device takes well")] = None
+    """Batch size: tiles per forward pass."""
+    test_time_augmentation: Annotated[bool, About("Tiles")] = False
+    """Test-time augmentation: average over flipped and turned copies; up to eight times slower."""
 
-    device: Annotated[
-        Literal["auto", "cpu", "gpu"], About("Device to predict on; auto takes a GPU where there is one.", "Machine")
-    ] = "auto"
+    device: Annotated[Literal["auto", "cpu", "gpu"], About("Machine")] = "auto"
+    """Device to predict on; auto takes a GPU where there is one."""
 
-    output_dir: Annotated[Path, AbsolutePath, About("Output folder for the label images.", "Output", folder="written")]
-    output: Annotated[
-        Literal["labels", "probabilities"],
-        About("Kind of output: label values as in training, or one channel of probabilities per class.", "Output"),
-    ] = "labels"
-    format: Annotated[Literal["ome.tif", "ome.zarr"], About("File format of what is written.", "Output")] = "ome.tif"
-    overwrite: Annotated[bool, About("Overwrite label images that are in outputDir.", "Output")] = False
+    output_dir: Annotated[Path, AbsolutePath, About("Output", folder="written")]
+    """Output folder for the label images."""
+    output: Annotated[Literal["labels", "probabilities"], About("Output")] = "labels"
+    """Kind of output: label values as in training, or one channel of probabilities per class."""
+    format: Annotated[Literal["ome.tif", "ome.zarr"], About("Output")] = "ome.tif"
+    """File format of what is written."""
+    overwrite: Annotated[bool, About("Output")] = False
+    """Overwrite label images that are in outputDir."""
 
     @property
     def images_folder(self) -> Path:

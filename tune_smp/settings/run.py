@@ -34,197 +34,90 @@ class RunFlags(DataSettings):
     pretrained_model: Annotated[
         Path | None,
         AbsolutePath,
-        About(
-            "Pretrained model to start from: output folder of a run, or its model/, or of the original WIPP plugin.",
-            "Model",
-            absent="start from encoderBaseVariantWeights",
-            wipp=True,
-            folder="read",
-        ),
+        About("Model", absent="start from encoderBaseVariantWeights", wipp=True, folder="read"),
     ] = None
-    replace_head: Annotated[
-        bool, About("New segmentation head: take a pretrainedModel of other classes, with a new last layer.", "Model")
-    ] = False
-    model_name: Annotated[
-        str,
-        About(
-            "Architecture of the network: what joins the encoder's features into a mask.",
-            "Model",
-            choices=tuple(ARCHITECTURES),
-            table="architectures",
-            wipp=True,
-        ),
-    ] = "Unet"
-    encoder_base_variant_weights: Annotated[
-        str,
-        MinLen(1),
-        About(
-            "Encoder as Family,variant,weights; weights may be random. tune-smp show encoders lists all.",
-            "Model",
-            wipp=True,
-        ),
-    ] = "ResNet,resnet34,imagenet"
+    """Pretrained model to start from: output folder of a run, or its model/, or of the original WIPP plugin."""
+    replace_head: Annotated[bool, About("Model")] = False
+    """New segmentation head: take a pretrainedModel of other classes, with a new last layer."""
+    model_name: Annotated[str, About("Model", choices=tuple(ARCHITECTURES), table="architectures", wipp=True)] = "Unet"
+    """Architecture of the network: what joins the encoder's features into a mask."""
+    encoder_base_variant_weights: Annotated[str, MinLen(1), About("Model", wipp=True)] = "ResNet,resnet34,imagenet"
+    """Encoder as Family,variant,weights; weights may be random. tune-smp show encoders lists all."""
 
-    loss_name: Annotated[
-        str,
-        About(
-            "Loss function that training minimizes.",
-            "Loss and metric",
-            choices=tuple(LOSSES),
-            table="losses",
-            wipp=True,
-        ),
-    ] = "JaccardLoss"
-    metric_name: Annotated[
-        str,
-        About(
-            "Validation metric that decides which epoch is best.",
-            "Loss and metric",
-            choices=tuple(METRICS),
-            table="metrics",
-            wipp=True,
-        ),
-    ] = "IoU"
-    tversky_alpha: Annotated[
-        float, Gt(0), About("Tversky alpha: weight of false positives (TverskyLoss).", "Loss and metric")
-    ] = 0.5
-    tversky_beta: Annotated[
-        float, Gt(0), About("Tversky beta: weight of false negatives (TverskyLoss).", "Loss and metric")
-    ] = 0.5
-    focal_gamma: Annotated[
-        float,
-        Ge(0),
-        About("Focal gamma: how much easy pixels are discounted (FocalLoss); 0, or at least 1.", "Loss and metric"),
-    ] = 2.0
-
-    optimizer_name: Annotated[
-        str,
-        About(
-            "Optimizer that updates the weights.", "Training", choices=tuple(OPTIMIZERS), table="optimizers", wipp=True
-        ),
-    ] = "Adam"
-    learning_rate: Annotated[
-        float | None, Gt(0), About("Learning rate after warm-up.", "Training", absent="the optimizer's own")
-    ] = None
-    weight_decay: Annotated[float | None, Ge(0), About("Weight decay.", "Training", absent="the optimizer's own")] = (
-        None
+    loss_name: Annotated[str, About("Loss and metric", choices=tuple(LOSSES), table="losses", wipp=True)] = (
+        "JaccardLoss"
     )
-    momentum: Annotated[
-        float | None, Ge(0), Lt(1), About("Momentum of SGD and RMSprop.", "Training", absent="the optimizer's own")
-    ] = None
-    schedule: Annotated[
-        str,
-        About(
-            "Learning-rate schedule: its course after warm-up.", "Training", choices=tuple(SCHEDULES), table="schedules"
-        ),
-    ] = "cosine"
-    warmup_fraction: Annotated[
-        float,
-        Ge(0),
-        Lt(1),
-        About("Learning-rate warm-up: share of all steps over which the rate climbs to its value.", "Training"),
-    ] = 0.05
-    gradient_clip: Annotated[
-        float, Ge(0), About("Gradient clipping: largest norm of the gradient; 0 switches it off.", "Training")
-    ] = 1.0
+    """Loss function that training minimizes."""
+    metric_name: Annotated[str, About("Loss and metric", choices=tuple(METRICS), table="metrics", wipp=True)] = "IoU"
+    """Validation metric that decides which epoch is best."""
+    tversky_alpha: Annotated[float, Gt(0), About("Loss and metric")] = 0.5
+    """Tversky alpha: weight of false positives (TverskyLoss)."""
+    tversky_beta: Annotated[float, Gt(0), About("Loss and metric")] = 0.5
+    """Tversky beta: weight of false negatives (TverskyLoss)."""
+    focal_gamma: Annotated[float, Ge(0), About("Loss and metric")] = 2.0
+    """Focal gamma: how much easy pixels are discounted (FocalLoss); 0, or at least 1."""
+
+    optimizer_name: Annotated[str, About("Training", choices=tuple(OPTIMIZERS), table="optimizers", wipp=True)] = "Adam"
+    """Optimizer that updates the weights."""
+    learning_rate: Annotated[float | None, Gt(0), About("Training", absent="the optimizer's own")] = None
+    """Learning rate after warm-up."""
+    weight_decay: Annotated[float | None, Ge(0), About("Training", absent="the optimizer's own")] = None
+    """Weight decay."""
+    momentum: Annotated[float | None, Ge(0), Lt(1), About("Training", absent="the optimizer's own")] = None
+    """Momentum of SGD and RMSprop."""
+    schedule: Annotated[str, About("Training", choices=tuple(SCHEDULES), table="schedules")] = "cosine"
+    """Learning-rate schedule: its course after warm-up."""
+    warmup_fraction: Annotated[float, Ge(0), Lt(1), About("Training")] = 0.05
+    """Learning-rate warm-up: share of all steps over which the rate climbs to its value."""
+    gradient_clip: Annotated[float, Ge(0), About("Training")] = 1.0
+    """Gradient clipping: largest norm of the gradient; 0 switches it off."""
     batch_size: Annotated[
-        int | None,
-        Ge(1),
-        About(
-            "Batch size: tiles per step.", "Training", unit="tiles", absent="the largest that fits, measured", wipp=True
-        ),
+        int | None, Ge(1), About("Training", unit="tiles", absent="the largest that fits, measured", wipp=True)
     ] = None
-    max_epochs: Annotated[
-        int, Ge(1), About("Number of epochs to train at most.", "Training", unit="epochs", wipp=True)
-    ] = 100
+    """Batch size: tiles per step."""
+    max_epochs: Annotated[int, Ge(1), About("Training", unit="epochs", wipp=True)] = 100
+    """Number of epochs to train at most."""
     steps_per_epoch: Annotated[
-        int | None,
-        Ge(1),
-        About("Steps per epoch.", "Training", unit="steps", absent="one pass over the training tiles"),
+        int | None, Ge(1), About("Training", unit="steps", absent="one pass over the training tiles")
     ] = None
-    patience: Annotated[
-        int,
-        Ge(1),
-        About(
-            "Early-stopping patience: epochs without a better validation loss after which training stops.",
-            "Training",
-            unit="epochs",
-            wipp=True,
-        ),
-    ] = 10
-    min_delta: Annotated[
-        float,
-        Ge(0),
-        About(
-            "Early-stopping threshold: by how much the validation loss must fall to count as better.",
-            "Training",
-            wipp=True,
-        ),
-    ] = 1e-4
+    """Steps per epoch."""
+    patience: Annotated[int, Ge(1), About("Training", unit="epochs", wipp=True)] = 10
+    """Early-stopping patience: epochs without a better validation loss after which training stops."""
+    min_delta: Annotated[float, Ge(0), About("Training", wipp=True)] = 0.0001
+    """Early-stopping threshold: by how much the validation loss must fall to count as better."""
 
     tile_size: Annotated[
-        int | None,
-        Ge(32),
-        About(
-            "Tile size: height and width of the windows that are trained on.",
-            "Tiles",
-            unit="px",
-            absent=f"{DEFAULT_TILE_SIZE}, or what the encoder dictates",
-        ),
+        int | None, Ge(32), About("Tiles", unit="px", absent=f"{DEFAULT_TILE_SIZE}, or what the encoder dictates")
     ] = None
-    foreground_fraction: Annotated[
-        float,
-        Ge(0),
-        Le(1),
-        About("Foreground oversampling: share of training tiles that are centred on foreground.", "Tiles"),
-    ] = 0.33
-    augmentation: Annotated[
-        str,
-        About(
-            "Data augmentation: how strongly training tiles are varied.",
-            "Tiles",
-            choices=tuple(AUGMENTATIONS),
-            table="augmentations",
-        ),
-    ] = "medium"
+    """Tile size: height and width of the windows that are trained on."""
+    foreground_fraction: Annotated[float, Ge(0), Le(1), About("Tiles")] = 0.33
+    """Foreground oversampling: share of training tiles that are centred on foreground."""
+    augmentation: Annotated[str, About("Tiles", choices=tuple(AUGMENTATIONS), table="augmentations")] = "medium"
+    """Data augmentation: how strongly training tiles are varied."""
     normalization: Annotated[
-        Literal["percentile", "zscore", "minmax", "none"],
-        About(
-            "Intensity normalization: how pixel values become the numbers that the model sees.",
-            "Tiles",
-            table="normalizations",
-        ),
+        Literal["percentile", "zscore", "minmax", "none"], About("Tiles", table="normalizations")
     ] = "percentile"
-    normalization_scope: Annotated[
-        Literal["image", "collection"],
-        About("Scope of the normalization: each image by its own pixel values, or all alike.", "Tiles"),
-    ] = "image"
+    """Intensity normalization: how pixel values become the numbers that the model sees."""
+    normalization_scope: Annotated[Literal["image", "collection"], About("Tiles")] = "image"
+    """Scope of the normalization: each image by its own pixel values, or all alike."""
 
-    device: Annotated[
-        Literal["auto", "cpu", "gpu"], About("Device to train on; auto takes a GPU where there is one.", "Machine")
-    ] = "auto"
-    precision: Annotated[
-        Literal["auto", "float32", "bfloat16", "float16"],
-        About("Numerical precision of the forward pass (mixed precision); auto takes the fastest safe one.", "Machine"),
-    ] = "auto"
-    dashboard: Annotated[bool, About("Ray dashboard: start it with the run.", "Machine")] = True
-    dashboard_host: Annotated[str, MinLen(1), About("Dashboard address to listen on.", "Machine")] = "127.0.0.1"
-    dashboard_port: Annotated[
-        int | None,
-        Ge(1),
-        Le(65535),
-        About("Dashboard port to listen on.", "Machine", absent="the first free one"),
-    ] = None
+    device: Annotated[Literal["auto", "cpu", "gpu"], About("Machine")] = "auto"
+    """Device to train on; auto takes a GPU where there is one."""
+    precision: Annotated[Literal["auto", "float32", "bfloat16", "float16"], About("Machine")] = "auto"
+    """Numerical precision of the forward pass (mixed precision); auto takes the fastest safe one."""
+    dashboard: Annotated[bool, About("Machine")] = True
+    """Ray dashboard: start it with the run."""
+    dashboard_host: Annotated[str, MinLen(1), About("Machine")] = "127.0.0.1"
+    """Dashboard address to listen on."""
+    dashboard_port: Annotated[int | None, Ge(1), Le(65535), About("Machine", absent="the first free one")] = None
+    """Dashboard port to listen on."""
 
-    output_dir: Annotated[
-        Path,
-        AbsolutePath,
-        About(
-            "Output folder for the model and everything else that is written.", "Output", wipp=True, folder="written"
-        ),
-    ]
-    overwrite: Annotated[bool, About("Overwrite a finished run in outputDir.", "Output")] = False
-    export_onnx: Annotated[bool, About("ONNX export: write model/model.onnx too.", "Output")] = False
+    output_dir: Annotated[Path, AbsolutePath, About("Output", wipp=True, folder="written")]
+    """Output folder for the model and everything else that is written."""
+    overwrite: Annotated[bool, About("Output")] = False
+    """Overwrite a finished run in outputDir."""
+    export_onnx: Annotated[bool, About("Output")] = False
+    """ONNX export: write model/model.onnx too."""
 
     @property
     def encoder(self) -> Encoder:

@@ -21,11 +21,7 @@ DEFAULT_TRIALS = 32
 MOST_TRIALS = 1000
 """Where only ``--timeBudget`` ends a search."""
 
-TIME_BUDGET = About(
-    "Time budget after which no trial goes on, such as 90m, 4h or 1h30m.",
-    "Search",
-    absent="until every trial has ended",
-)
+TIME_BUDGET = About("Search", absent="until every trial has ended")
 
 
 def time_budget_is_a_duration(draft: Draft) -> Iterator[Problem]:
@@ -70,89 +66,40 @@ class SearchSettings(RunFlags):
         one_gpu_per_trial,
     )
 
-    search_space: Annotated[
-        str,
-        MinLen(1),
-        About("Search space: its name (tune-smp show spaces), or path of a YAML file like search_spaces/*.", "Search"),
-    ] = "balanced"
+    search_space: Annotated[str, MinLen(1), About("Search")] = "balanced"
+    """Search space: its name (tune-smp show spaces), or path of a YAML file like search_spaces/*."""
     num_trials: Annotated[
-        int | None,
-        Ge(1),
-        About(
-            "Number of trials, the failed ones too; trial 0 is the plain default.",
-            "Search",
-            absent=f"{DEFAULT_TRIALS}, or as many as timeBudget allows",
-        ),
+        int | None, Ge(1), About("Search", absent=f"{DEFAULT_TRIALS}, or as many as timeBudget allows")
     ] = None
+    """Number of trials, the failed ones too; trial 0 is the plain default."""
     time_budget: Annotated[str | None, MinLen(1), TIME_BUDGET] = None
-    max_concurrent_trials: Annotated[
-        int | None, Ge(1), About("Concurrent trials at most.", "Search", absent="as many as there is room for")
-    ] = None
+    """Time budget after which every trial ends, such as 90m, 4h or 1h30m."""
+    max_concurrent_trials: Annotated[int | None, Ge(1), About("Search", absent="as many as there is room for")] = None
+    """Concurrent trials at most."""
     cpus_per_trial: Annotated[
-        int | None,
-        Ge(1),
-        About("CPU cores of a trial.", "Search", unit="cores", absent="what there is, shared out evenly"),
+        int | None, Ge(1), About("Search", unit="cores", absent="what there is, shared out evenly")
     ] = None
-    gpus_per_trial: Annotated[
-        float | None,
-        Ge(0),
-        About(
-            "GPUs of a trial, at most 1; 0.5 lets two trials share one.",
-            "Search",
-            absent="1 where there is one, else 0",
-        ),
-    ] = None
-    scheduler: Annotated[
-        str,
-        About("Trial scheduler: what ends poor trials early.", "Search", choices=tuple(SCHEDULERS), table="schedulers"),
-    ] = "asha"
+    """CPU cores of a trial."""
+    gpus_per_trial: Annotated[float | None, Ge(0), About("Search", absent="1 where there is one, else 0")] = None
+    """GPUs of a trial, at most 1; 0.5 lets two trials share one."""
+    scheduler: Annotated[str, About("Search", choices=tuple(SCHEDULERS), table="schedulers")] = "asha"
+    """Trial scheduler: what ends poor trials early."""
     grace_period: Annotated[
-        int | None,
-        Ge(1),
-        About(
-            "Grace period: epochs before a trial can be pruned.",
-            "Search",
-            unit="epochs",
-            absent="1, or as long as the warm-up",
-        ),
+        int | None, Ge(1), About("Search", unit="epochs", absent="1, or as long as the warm-up")
     ] = None
-    reduction_factor: Annotated[
-        float,
-        Gt(1),
-        About("Reduction factor of ASHA: one trial in so many goes on from one rung to the next.", "Search"),
-    ] = 3.0
-    sampler: Annotated[
-        str,
-        About(
-            "Sampler: how the next point is chosen, from what the earlier trials taught, or not.",
-            "Search",
-            choices=tuple(SAMPLERS),
-            table="samplers",
-        ),
-    ] = "tpe"
-    warm_start: Annotated[
-        Path | None,
-        AbsolutePath,
-        About(
-            "Warm start: output folder of an earlier search, whose best trials are tried first.",
-            "Search",
-            absent="nothing",
-            folder="read",
-        ),
-    ] = None
-    address: Annotated[
-        str | None,
-        MinLen(1),
-        About("Ray cluster to run on: auto, or its address.", "Search", absent="a Ray of its own on this machine"),
-    ] = None
-    storage_path: Annotated[
-        Path | None,
-        AbsolutePath,
-        About("Storage folder for the trials' checkpoints, which every node sees.", "Search", absent="outputDir"),
-    ] = None
-    submit: Annotated[
-        bool, About("Submit this command to the cluster at address as a Ray Job, and follow its log.", "Search")
-    ] = False
+    """Grace period: epochs before a trial can be pruned."""
+    reduction_factor: Annotated[float, Gt(1), About("Search")] = 3.0
+    """Reduction factor of ASHA: one trial in so many goes on from one rung to the next."""
+    sampler: Annotated[str, About("Search", choices=tuple(SAMPLERS), table="samplers")] = "tpe"
+    """Sampler: how the next point is chosen, from what the earlier trials taught, or not."""
+    warm_start: Annotated[Path | None, AbsolutePath, About("Search", absent="nothing", folder="read")] = None
+    """Warm start: output folder of an earlier search, whose best trials are tried first."""
+    address: Annotated[str | None, MinLen(1), About("Search", absent="a Ray of its own on this machine")] = None
+    """Ray cluster to run on: auto, or its address."""
+    storage_path: Annotated[Path | None, AbsolutePath, About("Search", absent="outputDir")] = None
+    """Storage folder for the trials' checkpoints, which every node sees."""
+    submit: Annotated[bool, About("Search")] = False
+    """Submit this command to the cluster at address as a Ray Job, and follow its log."""
 
     @property
     def planned_trials(self) -> int:
@@ -184,23 +131,19 @@ class ResumeSettings(Settings):
     command: ClassVar[str] = "resume"
     rules: ClassVar[tuple[Rule, ...]] = (time_budget_is_a_duration,)
 
-    output_dir: Annotated[
-        Path, AbsolutePath, About("Output folder of an interrupted run or search.", word="OUTPUT_DIR", folder="read")
-    ]
+    output_dir: Annotated[Path, AbsolutePath, About(word="OUTPUT_DIR", folder="read")]
+    """Output folder of an interrupted run or search."""
 
-    num_trials: Annotated[
-        int | None, Ge(1), About("Number of trials of a search in all, more than before.", "Search", absent="as before")
-    ] = None
+    num_trials: Annotated[int | None, Ge(1), About("Search", absent="as before")] = None
+    """Number of trials of a search in all, more than before."""
     time_budget: Annotated[str | None, MinLen(1), TIME_BUDGET] = None
-    dashboard: Annotated[
-        bool | None, About("Ray dashboard: start it with the run.", "Machine", absent="as the run was started")
-    ] = None
-    dashboard_host: Annotated[
-        str | None, MinLen(1), About("Dashboard address to listen on.", "Machine", absent="as before")
-    ] = None
-    dashboard_port: Annotated[
-        int | None, Ge(1), Le(65535), About("Dashboard port to listen on.", "Machine", absent="as before")
-    ] = None
+    """Time budget after which every trial ends, such as 90m, 4h or 1h30m."""
+    dashboard: Annotated[bool | None, About("Machine", absent="as the run was started")] = None
+    """Ray dashboard: start it with the run."""
+    dashboard_host: Annotated[str | None, MinLen(1), About("Machine", absent="as before")] = None
+    """Dashboard address to listen on."""
+    dashboard_port: Annotated[int | None, Ge(1), Le(65535), About("Machine", absent="as before")] = None
+    """Dashboard port to listen on."""
 
 
 DASHBOARD_FIELDS = frozenset({"dashboard", "dashboard_host", "dashboard_port"})

@@ -50,7 +50,7 @@ def wrong_value(flag: Flag, value: object) -> Problem:
 def missing_value(flag: Flag) -> Problem:
     """A flag that has to be passed and was not."""
     names = f" One of: {', '.join(flag.choices)}." if flag.choices else ""
-    return Problem(f"{flag.option} is required", fix=f"pass {flag.option}: {flag.about.description}{names}")
+    return Problem(f"{flag.option} is required", fix=f"pass {flag.option}: {flag.description}{names}")
 
 
 def unknown_flag(name: str, flags: Sequence[Flag], command: str) -> Problem:
