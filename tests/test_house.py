@@ -7,6 +7,7 @@ floor is to know that floor. What is loaded *at import time* is asked of Python 
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 import subprocess
 import sys
@@ -172,6 +173,40 @@ def test_fences(module: str) -> None:
     for name in imported(modules()[module]):
         allowed = FENCES.get(room(name))
         assert allowed is None or module == allowed or module.startswith(f"{allowed}."), f"{module} imports {name}"
+
+
+# From the command line to the loop over batches. Ray stands between run_trials and step, Tune's own loop.
+PATH = (
+    ("cli", "main"),
+    ("cli", "_train"),
+    ("workflows.road", "train"),
+    ("workflows.road", "run_task"),
+    ("tuning.tuner", "run_trials"),
+    ("tuning.trainable", "step"),
+    ("training.run", "run_epoch"),
+    ("training.run", "_train_epoch"),
+)
+
+
+def test_from_main_to_the_batch_loop_in_eight_functions_and_five_files() -> None:
+    functions = {
+        (module, node.name): node
+        for module in dict(PATH)
+        for node in ast.walk(modules()[module])
+        if isinstance(node, ast.FunctionDef)
+    }
+    assert len({name for _, name in PATH}) == len(PATH) == 8
+    assert len(dict(PATH)) == 5
+    for (module, name), (_, following) in itertools.pairwise(PATH):
+        called = {
+            node.attr if isinstance(node, ast.Attribute) else node.id
+            for node in ast.walk(functions[module, name])
+            if isinstance(node, ast.Attribute | ast.Name)
+        }
+        through_a_table = {"main": "_chosen", "run_trials": "_tuner"}.get(name)
+        assert (through_a_table or following) in called, f"{name} does not lead to {following}"
+    (loop,) = (node for node in ast.walk(functions["training.run", "_train_epoch"]) if isinstance(node, ast.For))
+    assert "training" in ast.unparse(loop.iter)
 
 
 PRIVATE_RAY = re.compile(r"\bray\._(?!_)|\bray\.core\b")

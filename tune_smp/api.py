@@ -20,7 +20,7 @@ from tune_smp.settings.predict import PredictSettings
 from tune_smp.settings.run import RunSettings
 from tune_smp.settings.search import SearchSettings
 from tune_smp.tuning.listeners import Listener
-from tune_smp.workflows import inspection, predicting, resuming, searching, training
+from tune_smp.workflows import inspection, predicting, resuming, road
 from tune_smp.workflows.printing import printing_to
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def train(
     """Train one fixed configuration and export its best epoch; raises as `tune_smp.workflows.train` does."""
     chosen = _settings(RunSettings, settings, flags)
     with printing_to(console):
-        return Result(chosen.output_dir, training.train(chosen, listeners=listeners))
+        return Result(chosen.output_dir, road.train(chosen, listeners=listeners))
 
 
 def search(
@@ -126,7 +126,7 @@ def search(
     """Search a space and export the best epoch of the best trial; raises as `tune_smp.workflows.search` does."""
     chosen = _settings(SearchSettings, settings, flags)
     with printing_to(console):
-        return Result(chosen.output_dir, searching.search(chosen, listeners=listeners))
+        return Result(chosen.output_dir, road.search(chosen, listeners=listeners))
 
 
 def resume(

@@ -44,7 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     _have_a_home()
     try:
         with _logging_to_stderr(), _sigterm_as_ctrl_c():
-            return _run(arguments)
+            run, rest = _chosen(arguments)
+            run(rest)
+    except SystemExit as end:  # help was asked for and given, or a job of a cluster ended with this code
+        return int(end.code or 0)
     except TuneSmpError as error:
         return _failed(str(error), error.exit_code, arguments)
     except KeyboardInterrupt:
@@ -52,11 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader of our output went away (`| head`): nothing is wrong, but Python would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except OSError as error:
         return _failed_by_the_system(error, arguments)
     except Exception as error:  # noqa: BLE001 - the last border: users get a sentence, not a traceback
         return _failed(str(_unexpected(error)), UNEXPECTED, arguments)
+    return 0
 
 
 def _have_a_home() -> None:
@@ -99,23 +102,23 @@ def _unexpected(error: Exception) -> Problem:
     return Problem(f"{type(error).__name__}: {error}", fix="this is not your fault; --debug shows where it arose")
 
 
-def _run(arguments: Sequence[str]) -> int:
+def _chosen(arguments: Sequence[str]) -> tuple[Callable[[Sequence[str]], None], Sequence[str]]:
+    """What the first word asks for, and the words that it is to be given.
+
+    Raises SettingsError; SystemExit where help or the version was asked for, and given.
+    """
     if not arguments:
         raise SettingsError(Problem("no command given", fix=f"tune-smp {'|'.join(COMMANDS)}, or tune-smp --help"))
     first, *rest = arguments
-    if first in ("-h", "--help"):
-        sys.stdout.write(_overview())
-    elif first == "--version":
-        sys.stdout.write(f"tune-smp {__version__}\n")
-    elif first.startswith("--"):
-        # WIPP hands a container nothing but flags.
-        COMMANDS["train"].run(arguments)
-    elif first not in COMMANDS:
+    if first in ("-h", "--help", "--version"):
+        sys.stdout.write(f"tune-smp {__version__}\n" if first == "--version" else _overview())
+        raise SystemExit(0)
+    if first.startswith("--"):
+        return _train, arguments  # WIPP hands a container nothing but flags
+    if first not in COMMANDS:
         fix = f"{nearest(first, COMMANDS)}one of: {', '.join(COMMANDS)}"
         raise SettingsError(Problem(f"tune-smp has no command {first!r}", fix=fix))
-    else:
-        COMMANDS[first].run(rest)
-    return 0
+    return COMMANDS[first].run, rest
 
 
 def _overview() -> str:
@@ -177,18 +180,15 @@ def _train(arguments: Sequence[str]) -> None:
     from tune_smp.settings.run import RunSettings  # noqa: PLC0415 - imported when asked for, see the module's docstring
 
     settings = _settings(RunSettings, arguments)
-    if settings is not None:
-        from tune_smp import workflows  # noqa: PLC0415 - torch
+    from tune_smp import workflows  # noqa: PLC0415 - torch
 
-        workflows.train(settings)
+    workflows.train(settings)
 
 
 def _search(arguments: Sequence[str]) -> None:
     from tune_smp.settings.search import SearchSettings  # noqa: PLC0415 - imported when asked for, see the docstring
 
     settings = _settings(SearchSettings, arguments)
-    if settings is None:
-        return
     if settings.submit:
         _submit(settings)
         return
@@ -219,38 +219,33 @@ def _predict(arguments: Sequence[str]) -> None:
     from tune_smp.settings.predict import PredictSettings  # noqa: PLC0415 - imported when asked for
 
     settings = _settings(PredictSettings, arguments)
-    if settings is not None:
-        from tune_smp import workflows  # noqa: PLC0415 - torch
+    from tune_smp import workflows  # noqa: PLC0415 - torch
 
-        workflows.predict(settings)
+    workflows.predict(settings)
 
 
 def _check(arguments: Sequence[str]) -> None:
     from tune_smp.settings.data import CheckSettings  # noqa: PLC0415 - imported when asked for
 
     settings = _settings(CheckSettings, arguments)
-    if settings is not None:
-        from tune_smp import workflows  # noqa: PLC0415 - torch
+    from tune_smp import workflows  # noqa: PLC0415 - torch
 
-        workflows.check(settings)
+    workflows.check(settings)
 
 
 def _demo(arguments: Sequence[str]) -> None:
     from tune_smp.settings.commands import DemoSettings  # noqa: PLC0415 - imported when asked for
 
     settings = _settings(DemoSettings, arguments)
-    if settings is not None:
-        from tune_smp.demo import demonstrate  # noqa: PLC0415 - torch
+    from tune_smp.demo import demonstrate  # noqa: PLC0415 - torch
 
-        demonstrate(settings.output_dir)
+    demonstrate(settings.output_dir)
 
 
 def _resume(arguments: Sequence[str]) -> None:
     from tune_smp.settings.search import DASHBOARD_FIELDS, ResumeSettings  # noqa: PLC0415 - imported when asked for
 
     settings = _settings(ResumeSettings, arguments)
-    if settings is None:
-        return
     from tune_smp import workflows  # noqa: PLC0415 - pydantic, rich
 
     workflows.resume(
@@ -265,20 +260,18 @@ def _report(arguments: Sequence[str]) -> None:
     from tune_smp.settings.commands import ReportSettings  # noqa: PLC0415 - imported when asked for
 
     settings = _settings(ReportSettings, arguments)
-    if settings is not None:
-        from tune_smp import workflows  # noqa: PLC0415 - pydantic, rich
+    from tune_smp import workflows  # noqa: PLC0415 - pydantic, rich
 
-        workflows.report(settings.output_dir)
+    workflows.report(settings.output_dir)
 
 
 def _fetch_weights(arguments: Sequence[str]) -> None:
     from tune_smp.settings.commands import FetchWeightsSettings  # noqa: PLC0415 - imported when asked for
 
     settings = _settings(FetchWeightsSettings, arguments)
-    if settings is not None:
-        from tune_smp import workflows  # noqa: PLC0415 - pydantic, rich
+    from tune_smp import workflows  # noqa: PLC0415 - pydantic, rich
 
-        workflows.fetch_weights(settings.names)
+    workflows.fetch_weights(settings.names)
 
 
 def _show(arguments: Sequence[str]) -> None:
@@ -286,8 +279,6 @@ def _show(arguments: Sequence[str]) -> None:
     from tune_smp.settings.commands import ENCODERS, SPACES, ShowSettings  # noqa: PLC0415
 
     settings = _settings(ShowSettings, arguments)
-    if settings is None:
-        return
     above, below = "", ""
     if settings.subject == SPACES:
         above, records = _space_records(settings.name)
@@ -321,14 +312,14 @@ def _space_records(name: str | None) -> tuple[str, Sequence[Mapping[str, Any]]]:
     return "", [{"name": row.name, "searches": list(row.searched), "description": row.description} for row in spaces]
 
 
-def _settings(settings: type[AnySettings], arguments: Sequence[str]) -> AnySettings | None:
-    """Valid settings with their folders looked at; None where help was asked for, and given."""
+def _settings(settings: type[AnySettings], arguments: Sequence[str]) -> AnySettings:
+    """Valid settings with their folders looked at. Raises SettingsError; SystemExit where help was asked for."""
     from tune_smp.settings.command_line import help_text, settings_from  # noqa: PLC0415 - imports pydantic
     from tune_smp.settings.folders import check_folders  # noqa: PLC0415 - imports pydantic
 
     if "--help" in arguments or "-h" in arguments:
         sys.stdout.write(help_text(settings, COMMANDS[settings.command].summary))
-        return None
+        raise SystemExit(0)
     chosen = settings_from(settings, arguments)
     check_folders(chosen)
     return chosen

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,8 @@ def run_trials(
     remember(plan.scheduler, [record for record in ledger.records() if trial_state(record.state).has_ended])
     deadline = _Deadline(plan.time_budget_s)
     if ledger.ended() < plan.trials:
-        _run(ledger, plan, config_of, listeners, deadline)
+        with _watched(ledger, plan, listeners, deadline) as watcher:
+            _tuner(ledger, plan, config_of, callbacks=[watcher], stop=deadline).fit()
     done = ledger.ended() >= plan.trials
     ending = "completed" if done else "out_of_time" if deadline.is_over() else "interrupted"
     for listener in listeners:
@@ -74,22 +76,20 @@ def run_trials(
     return ending
 
 
-def _run(
-    ledger: Ledger,
-    plan: SearchPlan,
-    config_of: Callable[[AskedTrial], TrialConfig],
-    listeners: Sequence[Listener],
-    deadline: _Deadline,
-) -> None:
+@contextlib.contextmanager
+def _watched(
+    ledger: Ledger, plan: SearchPlan, listeners: Sequence[Listener], deadline: _Deadline
+) -> Iterator[_Watcher]:
+    """The watcher of what Tune runs in the block, which ends in order at Ctrl-C, and with errors of ours."""
+
     def say_stopping() -> None:
         for listener in listeners:
             listener.stopping()
 
     watcher = _Watcher(ledger, listeners, deadline, storage=plan.storage / plan.name)
-    tuner = _tuner(ledger, plan, config_of, callbacks=[watcher], stop=deadline)
     try:
         with orderly_stop(deadline, say_stopping):
-            tuner.fit()
+            yield watcher
     except tune.TuneError as error:
         # Ray turns what its callbacks raise, and what it meets itself, into text.
         if watcher.error is not None:

@@ -6,8 +6,7 @@ from tune_smp.workflows.inspection import check, report
 from tune_smp.workflows.predicting import predict
 from tune_smp.workflows.printing import output
 from tune_smp.workflows.resuming import resume
-from tune_smp.workflows.searching import search
+from tune_smp.workflows.road import search, train
 from tune_smp.workflows.starting_weights import fetch_weights
-from tune_smp.workflows.training import train
 
 __all__ = ["check", "fetch_weights", "output", "predict", "report", "resume", "search", "train"]

@@ -2,19 +2,88 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shlex
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from tune_smp.errors import InterruptedRunError, Problem
-from tune_smp.results.summary import Summary, noting_interruption, write_used
+from tune_smp.errors import InterruptedRunError, Problem, ResourceError
+from tune_smp.results.folder import RunFolder, claimed, start_afresh
+from tune_smp.results.logs import logged
+from tune_smp.results.summary import Summary, noting_interruption, write_settings, write_used
+from tune_smp.settings.run import RunFlags, RunSettings
+from tune_smp.settings.search import SearchSettings
+from tune_smp.tuning.ledger import Ledger
+from tune_smp.tuning.listeners import Listener
+from tune_smp.tuning.space_file import read_space
+from tune_smp.tuning.space_records import as_json
 from tune_smp.tuning.trial_record import TrialRecord
-from tune_smp.workflows.delivery import class_iou, export, prove, write_onnx, write_report
+from tune_smp.workflows.delivery import class_iou, export, prove, require_onnx, write_onnx, write_report
+from tune_smp.workflows.preparation import prepare
 from tune_smp.workflows.printing import output
+from tune_smp.workflows.searching import (
+    SpaceSearch,
+    earlier_records,
+    look_at_weights,
+    settings_record,
+    space_under,
+    with_fixed,
+)
+from tune_smp.workflows.starting_weights import adopt_pretrained, check_pretrained, fetch_encoder_weights
 from tune_smp.workflows.task import Best, Task
-from tune_smp.workflows.trials import run_task_trials
+from tune_smp.workflows.training import FixedRun
+from tune_smp.workflows.trials import under_ray
+
+
+def train(settings: RunSettings, *, listeners: Sequence[Listener] = ()) -> Summary:
+    """Train one fixed configuration and export its best epoch; ``listeners`` hear of its epochs.
+
+    Raises SettingsError, DataError, ResourceError; NoTrialSucceededError when training failed; InterruptedRunError
+    after Ctrl-C or SIGTERM, with the best epoch so far exported.
+    """
+    with _new_folder(settings, "train") as folder:
+        settings = adopt_pretrained(settings)
+        data = prepare(settings, folder)
+        check_pretrained(settings, data.store)
+        fetch_encoder_weights([settings])
+        write_settings(folder, "train", settings.to_json())
+        return run_task(FixedRun(settings, folder, data, listeners=listeners))
+
+
+def search(settings: SearchSettings, *, listeners: Sequence[Listener] = ()) -> Summary:
+    """Search the space, prune the poor trials, and export the best epoch of the best one; ``listeners`` hear of trials.
+
+    Raises SettingsError, DataError, ResourceError; NoTrialSucceededError when no trial gave a model;
+    InterruptedRunError after Ctrl-C or SIGTERM, with the best so far exported.
+    """
+    settings = adopt_pretrained(settings)
+    space = space_under(read_space(settings.search_space), settings)
+    if settings.warm_start is not None:
+        earlier_records(settings.warm_start)  # found wrong now, not when everything has begun
+    with _new_folder(settings, "search") as folder:
+        record = settings_record(settings, space)
+        settings = with_fixed(settings, space)
+        data = prepare(settings, folder)
+        look_at_weights(space, data)
+        write_settings(folder, "search", record, space=as_json(space))
+        try:
+            return run_task(SpaceSearch(settings, folder, data, space, listeners=listeners))
+        except ResourceError:
+            if not folder.study.exists():  # refused before the first trial: there is nothing to resume
+                folder.settings.unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def _new_folder(settings: RunFlags, command: str) -> Iterator[RunFolder]:
+    """The output folder, empty and claimed for this process, its logs open."""
+    require_onnx(settings)
+    with claimed(settings.output_dir) as folder:
+        start_afresh(folder, overwrite=settings.overwrite)
+        with logged(folder.logs, command):
+            yield folder
 
 
 def run_task(task: Task) -> Summary:
@@ -23,16 +92,31 @@ def run_task(task: Task) -> Summary:
     Raises the ``failure`` of the task's conclusion; InterruptedRunError after Ctrl-C or SIGTERM, with the best so far
     exported; ResourceError where Ray, a node or the disk does not give what is needed.
     """
-    with noting_interruption(task.folder, lambda: _interrupted_at_once(task)):
-        return _run_and_deliver(task)
-
-
-def _run_and_deliver(task: Task) -> Summary:
     started = time.monotonic()
-    ending, ledger = run_task_trials(task)
+    with noting_interruption(task.folder, lambda: _interrupted_at_once(task)):
+        ending, ledger = "completed", task.finished()  # all were run, and the program died before it could export
+        if ledger is None:
+            from tune_smp.tuning.tuner import run_trials  # noqa: PLC0415  ray takes half a second to import
+
+            with under_ray(task) as (session, config_of):
+                ledger, listeners = session.ledger, [*session.listeners, session.display, *task.listeners]
+                ending = run_trials(ledger, session.plan, config_of, listeners)
+        best = task.best(ledger.records())
+        summary = _summary(task, ending, ledger, best)
+        if best is not None:
+            summary = _deliver(task, best, summary)
+        summary = dataclasses.replace(summary, seconds=round(time.monotonic() - started, 1))
+        summary.write(task.folder)
+        write_report(task.folder, task.data, metric_name=task.settings.metric_name, device=task.settings.device)
+        write_onnx(task.settings, task.folder)
+        _conclude(task, summary, ledger.records())
+    return summary
+
+
+def _summary(task: Task, ending: str, ledger: Ledger, best: Best | None) -> Summary:
+    """How it went, as far as that is known before the export."""
     records = ledger.records()
-    best = task.best(records)
-    summary = Summary(
+    return Summary(
         task.command,
         metric=task.settings.metric_name,
         best_metric=best.saved.state["best_metric"] if best else None,
@@ -41,14 +125,6 @@ def _run_and_deliver(task: Task) -> Summary:
         trials=dict(Counter(record.state for record in records)),
         **{"epochs": sum(record.epochs for record in records), **task.account(ending, ledger, best)},
     )
-    if best is not None:
-        summary = _deliver(task, best, summary)
-    summary = dataclasses.replace(summary, seconds=round(time.monotonic() - started, 1))
-    summary.write(task.folder)
-    write_report(task.folder, task.data, metric_name=task.settings.metric_name, device=task.settings.device)
-    write_onnx(task.settings, task.folder)
-    _conclude(task, summary, records)
-    return summary
 
 
 def _deliver(task: Task, best: Best, summary: Summary) -> Summary:

@@ -1,4 +1,4 @@
-"""A search, from two folders to the best model."""
+"""A search: many trials of a space."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any, cast
 from typing_extensions import override
 
 from tune_smp.choices.states import trial_state
-from tune_smp.errors import NoTrialSucceededError, Problem, ResourceError, SettingsError, listing
-from tune_smp.results.folder import RunFolder, claimed, start_afresh
-from tune_smp.results.logs import logged
-from tune_smp.results.summary import Summary, write_settings
+from tune_smp.errors import NoTrialSucceededError, Problem, SettingsError, listing
+from tune_smp.results.folder import RunFolder
+from tune_smp.results.summary import Summary
 from tune_smp.settings.command_line import words_for
 from tune_smp.settings.run import RunSettings
 from tune_smp.settings.search import SearchSettings
@@ -23,14 +22,11 @@ from tune_smp.tuning.ledger import Ledger
 from tune_smp.tuning.listeners import Listener
 from tune_smp.tuning.space import ENCODER, FLAGS, MODEL, SearchSpace
 from tune_smp.tuning.space_checks import check_space
-from tune_smp.tuning.space_file import parse_space, read_space
-from tune_smp.tuning.space_records import as_json as space_as_json
+from tune_smp.tuning.space_file import parse_space
 from tune_smp.tuning.trial_record import TrialRecord, best_of
-from tune_smp.workflows.delivery import require_onnx
-from tune_smp.workflows.preparation import PreparedData, prepare
+from tune_smp.workflows.preparation import PreparedData
 from tune_smp.workflows.printing import output, tell
-from tune_smp.workflows.road import run_task
-from tune_smp.workflows.starting_weights import adopt_pretrained, check_pretrained, fetch_encoder_weights
+from tune_smp.workflows.starting_weights import check_pretrained, fetch_encoder_weights
 from tune_smp.workflows.task import Best, Conclusion, Session, Task
 from tune_smp.workflows.trials import FolderKeeper, TableKeeper
 
@@ -47,36 +43,9 @@ NODES_EVERY_S = 5.0
 NOT_REPRODUCED = ("overwrite", "debug", "dashboard", "dashboardHost", "dashboardPort", "cacheDir")
 
 
-def search(settings: SearchSettings, *, listeners: Sequence[Listener] = ()) -> Summary:
-    """Search the space, prune the poor trials, and export the best epoch of the best one; ``listeners`` hear of trials.
-
-    Raises SettingsError, DataError, ResourceError; NoTrialSucceededError when no trial gave a model;
-    InterruptedRunError after Ctrl-C or SIGTERM, with the best so far exported.
-    """
-    require_onnx(settings)
-    settings = adopt_pretrained(settings)
-    space = _space_for(read_space(settings.search_space), settings)
-    if settings.warm_start is not None:
-        earlier_records(settings.warm_start)  # found wrong now, not when everything has begun
-    with claimed(settings.output_dir) as folder:
-        start_afresh(folder, overwrite=settings.overwrite)
-        with logged(folder.logs, "search"):
-            record = settings_record(settings, space)
-            settings = with_fixed(settings, space)
-            data = prepare(settings, folder)
-            _look_at_weights(space, data)
-            write_settings(folder, "search", record, space=space_as_json(space))
-            try:
-                return run_task(SpaceSearch(settings, folder, data, space, listeners=listeners))
-            except ResourceError:
-                if not folder.study.exists():  # refused before the first trial: nothing has begun that could go on
-                    folder.settings.unlink(missing_ok=True)
-                raise
-
-
 def stored_space(record: Mapping[str, Any], settings: SearchSettings) -> SearchSpace:
     """The space that settings.json holds: the file may have changed since."""
-    return _space_for(parse_space(record["space"]["text"], name=record["space"]["name"]), settings)
+    return space_under(parse_space(record["space"]["text"], name=record["space"]["name"]), settings)
 
 
 def with_fixed(settings: SearchSettings, space: SearchSpace) -> SearchSettings:
@@ -95,7 +64,7 @@ def settings_record(settings: SearchSettings, space: SearchSpace) -> dict[str, A
     return {**with_fixed(settings, space).to_json(), "given": settings.to_json()["given"]}
 
 
-def _space_for(space: SearchSpace, settings: SearchSettings) -> SearchSpace:
+def space_under(space: SearchSpace, settings: SearchSettings) -> SearchSpace:
     """The space under the command line, checked whole."""
     given = settings.given_run_flags()
     overridden = [flag for flag in space.searched if flag in given]
@@ -105,7 +74,7 @@ def _space_for(space: SearchSpace, settings: SearchSettings) -> SearchSpace:
     return narrowed
 
 
-def _look_at_weights(space: SearchSpace, data: PreparedData) -> None:
+def look_at_weights(space: SearchSpace, data: PreparedData) -> None:
     """Everything that trials start from is there, or fetched, before the first one starts."""
     models = {encoder: space.model_for(encoder) for encoder in space.encoder_choices()}
     # Data and weights alone matter here: what else a trial needs stays at its default.

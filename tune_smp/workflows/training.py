@@ -1,4 +1,4 @@
-"""One fixed configuration, from two folders to a model: the search of one trial."""
+"""One fixed configuration: the search of one trial."""
 
 from __future__ import annotations
 
@@ -10,42 +10,17 @@ from typing_extensions import override
 
 from tune_smp.choices.states import trial_state
 from tune_smp.errors import NoTrialSucceededError, Problem
-from tune_smp.results.folder import claimed, start_afresh
-from tune_smp.results.logs import logged
-from tune_smp.results.summary import Summary, write_settings
+from tune_smp.results.summary import Summary
 from tune_smp.settings.run import RunSettings
 from tune_smp.tuning.ledger import Ledger, SingleTrial
-from tune_smp.tuning.listeners import Listener
 from tune_smp.tuning.trial_record import TrialRecord
-from tune_smp.workflows.delivery import require_onnx
-from tune_smp.workflows.preparation import prepare
 from tune_smp.workflows.printing import output
-from tune_smp.workflows.road import run_task
-from tune_smp.workflows.starting_weights import adopt_pretrained, check_pretrained, fetch_encoder_weights
 from tune_smp.workflows.task import Best, Conclusion, Session, Task
 from tune_smp.workflows.trials import FolderKeeper, NoteTeller
 
 if TYPE_CHECKING:
     from tune_smp.tuning.checkpoints import SavedRun
     from tune_smp.tuning.cluster import Resources
-
-
-def train(settings: RunSettings, *, listeners: Sequence[Listener] = ()) -> Summary:
-    """Train one fixed configuration and export its best epoch; ``listeners`` hear of its epochs.
-
-    Raises SettingsError, DataError, ResourceError; NoTrialSucceededError when training failed; InterruptedRunError
-    after Ctrl-C or SIGTERM, with the best epoch so far exported.
-    """
-    require_onnx(settings)
-    with claimed(settings.output_dir) as folder:
-        start_afresh(folder, overwrite=settings.overwrite)
-        with logged(folder.logs, "train"):
-            settings = adopt_pretrained(settings)
-            data = prepare(settings, folder)
-            check_pretrained(settings, data.store)
-            fetch_encoder_weights([settings])
-            write_settings(folder, "train", settings.to_json())
-            return run_task(FixedRun(settings, folder, data, listeners=listeners))
 
 
 class FixedRun(Task):

@@ -1,10 +1,11 @@
-"""The trials of a task: connect to Ray, share it out, open the ledger, run, and keep the folder up to date."""
+"""The trials of a task: connect to Ray, share it out, and keep the folder up to date."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from tune_smp.tuning.ledger import Ledger
 from tune_smp.tuning.listeners import EpochResult, Listener
 from tune_smp.tuning.trial_record import AskedTrial, TrialRecord
 from tune_smp.workflows.printing import output, say_stopping, tell
-from tune_smp.workflows.task import Task
+from tune_smp.workflows.task import Session, Task
 
 if TYPE_CHECKING:
     from tune_smp.tuning.shares import TrialShare
@@ -31,13 +32,14 @@ logger = logging.getLogger(__name__)
 TABLE_EVERY_S = 5.0
 
 
-def run_task_trials(task: Task) -> tuple[str, Ledger]:
-    """Run the trials of a task; return how that ended (completed, out_of_time, interrupted), and its ledger."""
-    from tune_smp.tuning.cluster import Dashboard, connected_ray  # noqa: PLC0415  ray takes half a second to import
-    from tune_smp.tuning.tuner import run_trials  # noqa: PLC0415
+@contextlib.contextmanager
+def under_ray(task: Task) -> Iterator[tuple[Session, Callable[[AskedTrial], TrialConfig]]]:
+    """The trials of a task as Ray can run them this time, shown while the block lasts, and what a worker is given.
 
-    if (finished := task.finished()) is not None:
-        return "completed", finished  # all were run, and the program died before it could export
+    Raises ResourceError where Ray does not start, or a trial cannot be had.
+    """
+    from tune_smp.tuning.cluster import Dashboard, connected_ray  # noqa: PLC0415  ray takes half a second to import
+
     settings = task.settings
     dashboard = Dashboard(settings.dashboard_host, settings.dashboard_port) if settings.dashboard else None
     with connected_ray(task.address, device=settings.device, dashboard=dashboard) as resources:
@@ -45,10 +47,8 @@ def run_task_trials(task: Task) -> tuple[str, Ledger]:
         session = task.session(resources)
         if resources.dashboard_url:
             output.print(f"dashboard: {resources.dashboard_url} (its token is in {resources.token})")
-        config_of = _configured(task, session.share)
-        with session.display as display:
-            ending = run_trials(session.ledger, session.plan, config_of, [*session.listeners, display, *task.listeners])
-    return ending, session.ledger
+        with session.display:
+            yield session, _configured(task, session.share)
 
 
 def _configured(task: Task, share: TrialShare) -> Callable[[AskedTrial], TrialConfig]:
