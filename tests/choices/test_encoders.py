@@ -88,7 +88,7 @@ def test_found_by_either_name(encoder: Encoder) -> None:
 
 def test_no_old_name_was_dropped() -> None:
     added_since = ("tu-", "mit_", "mobileone_")
-    assert sum(not name.startswith(added_since) for name in ENCODERS) == OLD_NAMES
+    assert sum(not name.startswith(added_since) for name in ENCODERS) >= OLD_NAMES
 
 
 def test_not_found() -> None:

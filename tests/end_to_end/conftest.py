@@ -8,20 +8,23 @@ import subprocess
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+import torch
 from optuna.distributions import CategoricalDistribution
 from optuna.storages.journal import JournalFileBackend
 
+from tune_smp.cli import main
 from tune_smp.data.synthetic import write_nuclei
 from tune_smp.results.folder import read_csv, read_json
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
+Answer = Callable[..., tuple[int, str]]
 TINY_NET = ("--modelName", "Unet", "--encoderBaseVariantWeights", "Test,tu-test_efficientnet,random")
 TINY_RUN = (*TINY_NET, "--tileSize", "64", "--batchSize", "4", "--dashboard", "false", "--device", "cpu")
 
@@ -307,3 +310,26 @@ def patched(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Patches]:
         return Patches(folder)
 
     return write
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of decoded images; tiny models train on one thread, two would wait for each other."""
+    monkeypatch.setenv("TUNE_SMP_CACHE", str(tmp_path / "cache"))
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield tmp_path / "cache"
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def answer(capsys: pytest.CaptureFixture[str]) -> Answer:
+    """Run a command; its exit code, and all that it printed. Never a traceback."""
+
+    def run(*words: str | Path) -> tuple[int, str]:
+        code = main([str(word) for word in words])
+        printed = "".join(capsys.readouterr())
+        assert "Traceback" not in printed
+        return code, printed
+
+    return run
