@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 CONSTRAINTS ?= constraints.txt
 DEMO ?= demo
 
-.PHONY: install check test test-slow test-newest test-catalogue demo bench bench-search manifests clean
+.PHONY: install check test test-slow test-newest test-lowest test-catalogue demo bench bench-search manifests clean
 
 install: $(VENV)/.installed
 
@@ -30,6 +30,10 @@ test-slow: install
 test-newest:
 	$(MAKE) test VENV=.venv-newest CONSTRAINTS=
 
+# Likewise, with the lowest versions that pyproject.toml declares.
+test-lowest:
+	$(MAKE) test VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt
+
 test-catalogue: install
 	$(BIN)/pytest -m catalogue
 
@@ -47,4 +51,4 @@ manifests: install
 	$(BIN)/python -m tune_smp.manifests
 
 clean:
-	rm -rf $(VENV) .venv-newest $(DEMO) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-newest .venv-lowest $(DEMO) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -7,6 +7,7 @@ floor is to know that floor. What is loaded *at import time* is asked of Python 
 from __future__ import annotations
 
 import ast
+import doctest
 import itertools
 import re
 import subprocess
@@ -21,7 +22,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "tune_smp"
 
 # From the ground up. A room is a sub-package or a module of the package; rooms of one floor don't know each other.
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "importing", "writing"}),
+    frozenset({"errors", "importing", "texts", "writing"}),
     frozenset({"choices"}),
     frozenset({"settings"}),
     frozenset({"data", "manifests"}),
@@ -207,6 +208,13 @@ def test_from_main_to_the_batch_loop_in_eight_functions_and_five_files() -> None
         assert (through_a_table or following) in called, f"{name} does not lead to {following}"
     (loop,) = (node for node in ast.walk(functions["training.run", "_train_epoch"]) if isinstance(node, ast.For))
     assert "training" in ast.unparse(loop.iter)
+
+
+def test_worked_examples_are_true() -> None:
+    from tune_smp.data import split
+
+    failed, run = doctest.testmod(split)
+    assert (failed, run) == (0, 1)
 
 
 PRIVATE_RAY = re.compile(r"\bray\._(?!_)|\bray\.core\b")

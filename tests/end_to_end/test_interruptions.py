@@ -113,7 +113,7 @@ def on_epoch(run, moment):
 """
 
 
-@both
+@pytest.mark.parametrize("command", ["search", pytest.param("train", marks=pytest.mark.slow)])
 def test_1_a_disk_that_fills_while_a_checkpoint_is_written(command: str, begin: Begin) -> None:
     """No file of the worker can grow; what the system says then differs from a full disk in its words only."""
     task = begin(command=command, code=WHILE_THE_DISK_IS_FULL)

@@ -14,7 +14,6 @@ from tests.tuning.records import EPOCH, FLAGS, record
 from tune_smp.tuning.lines import (
     best_text,
     counts_line,
-    duration,
     epoch_line,
     epochs_line,
     flags_text,
@@ -149,14 +148,6 @@ def test_the_time_left_is_no_more_than_the_budget() -> None:
     assert left_text(1500, budget=300) == "about 5 min left of the time budget"
     assert left_text(1500, budget=-3) == "about 0 s left of the time budget"
     assert left_text(None, budget=300) == ""
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0, "0 s"), (59.4, "59 s"), (59.6, "1 min"), (3570, "1 h 00 min"), (3569, "59 min"), (90000, "25 h 00 min")],
-)
-def test_durations(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The optimizers of torch and what each can be told."""
+"""The optimizers of torch and what each takes."""
 
 from __future__ import annotations
 

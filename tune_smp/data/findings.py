@@ -9,16 +9,16 @@ from numpy.typing import NDArray
 
 from tune_smp.data.labels import ClassMap
 from tune_smp.data.pairing.pairs import relative_name
-from tune_smp.data.reading.formats import shown
 from tune_smp.data.split import Region
 from tune_smp.data.store.image_store import ImageStore, class_counts
 from tune_smp.errors import DataError, Problem, listing
+from tune_smp.texts import shown
 
 LABELS_WHERE = "--labelsDir, --labelsPattern"
 
 
 def inspect_split(store: ImageStore, regions: Sequence[Region]) -> tuple[str, ...]:
-    """What to tell about the classes in training and validation.
+    """What to report about the classes in training and validation.
 
     Raises DataError when validation holds no foreground at all: no metric would mean anything.
     """

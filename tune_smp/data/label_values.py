@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tune_smp.data.reading.formats import shown
+from tune_smp.texts import shown
 
 PIECE = 2**22  # pixels that are looked at together
 DISTINCT_LIMIT = 4096  # values or colours of one label that are listed; more are no classes anyway

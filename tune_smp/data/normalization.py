@@ -137,7 +137,7 @@ def _zero_and_one(statistics: ChannelStatistics, method: Method) -> tuple[Floats
 
 
 def _is_spread(low: Floats, high: Floats) -> NDArray[np.bool_]:
-    """Whether float32 can tell the two apart and divide by their difference."""
+    """Whether float32 can distinguish the two and divide by their difference."""
     float32 = np.finfo(np.float32)
     resolution = float32.eps * np.maximum(np.abs(low), np.abs(high))
     return (high - low) > np.maximum(resolution, float(float32.tiny))

@@ -5,7 +5,7 @@ One image is a sum of light, seen through a camera:
     background (uneven) + nuclei (textured, in or out of focus) + debris (bright, but no nuclei) → photon and read noise
 
 A plain threshold must not solve the task, a small net must: dim nuclei lie below the bright side of the background, and
-haze, fibres and specks are as bright as nuclei but are none, which only shape, size and texture tell.
+haze, fibres and specks are as bright as nuclei but are none, which only shape, size and texture show.
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ def validation_examples(
 
     Each image is scored by ``metric_name`` from its own counts of pixels. At most ``most`` images and ``MOST_PIXELS``
     are predicted, evenly spaced over all; of an image larger than ``LARGEST`` the part with the most foreground. The
-    pictures' captions and remarks say both. Images where nothing was to be found and nothing was found tell nothing and
+    pictures' captions and remarks say both. Images where nothing was to be found and nothing was found show nothing and
     are left out. Raises DataError where there is no whole model, or none for these images, ResourceError without the
     GPU asked for.
     """

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from tune_smp.data.labels import ClassMap
 from tune_smp.data.pairing.collection import ImageGroup
-from tune_smp.data.reading.formats import image_stem, shown
+from tune_smp.data.reading.formats import image_stem
 from tune_smp.data.reading.image_reader import ImageInfo
 from tune_smp.data.reading.images import LabelWriter
 from tune_smp.errors import DataError, Problem, listing
 from tune_smp.inference.blending import Rows
+from tune_smp.texts import shown
 
 Output = Literal["labels", "probabilities"]
 LONGEST_NAME = 255  # bytes, on every file system in common use

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from tune_smp.data.pairing.collection import find_images
 from tune_smp.data.preprocessing import Preprocessing
-from tune_smp.data.reading.formats import shown
 from tune_smp.data.reading.image_reader import counted_notes
 from tune_smp.errors import DataError, Problem, SettingsError, listing
 from tune_smp.inference.model_folder import open_model
@@ -21,6 +20,7 @@ from tune_smp.inference.predictor import Predictor, check_channels
 from tune_smp.inference.sources import StackedReader
 from tune_smp.inference.tiling import Tiling, choose_tiling
 from tune_smp.settings.predict import PredictSettings
+from tune_smp.texts import shown
 from tune_smp.training.precision import choose_device, use_fast_kernels
 
 logger = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PredictionSummary:
-    """What came out. ``skipped`` names the images left out by ``--skipCorrupt``, ``notes`` says what is to be told."""
+    """What came out. ``skipped`` names the images left out by ``--skipCorrupt``, ``notes`` are for the user."""
 
     outputs: tuple[Path, ...]
     skipped: tuple[str, ...]
@@ -104,7 +104,7 @@ def _plan(settings: PredictSettings, preprocessing: Preprocessing) -> tuple[Job,
 
 
 def _check_headers(jobs: Sequence[Job], preprocessing: Preprocessing, *, skip_corrupt: bool) -> _Sorted:
-    """Open every image and look at its size and channels: cheap, so that a wrong one is told before hours of work."""
+    """Open every image and look at its size and channels: cheap, so that a wrong one is found before hours of work."""
 
     notes: dict[str, tuple[str, ...]] = {}
 
@@ -169,4 +169,4 @@ def _grouped(failed: Mapping[Job, tuple[Problem, ...]]) -> list[Problem]:
 
 
 def _unheard(_: str) -> None:
-    """Nobody wants to be told."""
+    """Nobody listens."""

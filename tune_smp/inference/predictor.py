@@ -136,7 +136,7 @@ def _way_to_the_channels(preprocessing: Preprocessing) -> str:
 
 
 def _tiles(bands: PlaneBands, height: int, width: int, tiling: Tiling) -> Iterator[Tile]:
-    """The tiles of one plane, row by row; an image smaller than a tile goes on to the right and below, mirrored."""
+    """The tiles of one plane, row by row; an image smaller than a tile is mirrored to the right and below."""
     tile = tiling.tile_size
     grid = windows(height, width, tile=tile, overlap=tiling.overlap)
     for y, row in groupby(grid, key=lambda window: window.y):

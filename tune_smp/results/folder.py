@@ -10,7 +10,6 @@ import shlex
 import shutil
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,56 +27,39 @@ from tune_smp.errors import (
 )
 
 
-@dataclass(frozen=True, slots=True)
 class RunFolder:
-    """The paths of OUTPUT_DIR."""
+    """The paths of OUTPUT_DIR, ``path``."""
 
-    path: Path
-
-    @property
-    def model(self) -> Path:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.model = path / "model"
         """The exported model of the best epoch."""
-        return self.path / "model"
-
-    @property
-    def checkpoint(self) -> Path:
+        self.checkpoint = path / "checkpoint.pth"
         """The final resumable state."""
-        return self.path / "checkpoint.pth"
-
-    @property
-    def history(self) -> Path:
+        self.history = path / "history.csv"
         """One row per epoch."""
-        return self.path / "history.csv"
-
-    @property
-    def settings(self) -> Path:
+        self.settings = path / "settings.json"
         """Everything that was chosen, and versions."""
-        return self.path / "settings.json"
-
-    @property
-    def split(self) -> Path:
+        self.split = path / "split.csv"
         """Which image went where."""
-        return self.path / "split.csv"
-
-    @property
-    def summary(self) -> Path:
+        self.summary = path / "summary.json"
         """What came out, for programs."""
-        return self.path / "summary.json"
-
-    @property
-    def logs(self) -> Path:
+        self.logs = path / "logs"
         """What ran, in words."""
-        return self.path / "logs"
-
-    @property
-    def trials(self) -> Path:
+        self.trials = path / "trials"
         """What ran, in detail: Ray's own files and the checkpoints of runs under way."""
-        return self.path / "trials"
-
-    @property
-    def histories(self) -> Path:
+        self.histories = self.trials / "histories"
         """One history per trial of a search."""
-        return self.trials / "histories"
+        self.trials_csv = path / "trials.csv"
+        """One row per trial of a search, best first."""
+        self.study = path / "study.journal"
+        """The Optuna study of a search."""
+        self.report = path / "report.html"
+        """What came out, for people: one file that needs no other."""
+        self.lock = path / ".tune-smp.lock"
+        """Held by the program that works in this folder; the operating system lets go of it when that program dies."""
+        self.owner = path / ".tune-smp.owner"
+        """Who holds the lock, in words, for the message of whoever is refused."""
 
     def trial_history(self, number: int) -> Path:
         """One row per epoch of a trial; the columns are those of ``history``."""
@@ -86,31 +68,6 @@ class RunFolder:
     def trial_log(self, number: int) -> Path:
         """The traceback of a trial that failed."""
         return self.logs / f"trial_{number:05d}.log"
-
-    @property
-    def trials_csv(self) -> Path:
-        """One row per trial of a search, best first."""
-        return self.path / "trials.csv"
-
-    @property
-    def study(self) -> Path:
-        """The Optuna study of a search."""
-        return self.path / "study.journal"
-
-    @property
-    def report(self) -> Path:
-        """What came out, for people: one file that needs no other."""
-        return self.path / "report.html"
-
-    @property
-    def lock(self) -> Path:
-        """Held by the program that works in this folder; the operating system lets go of it when that program dies."""
-        return self.path / ".tune-smp.lock"
-
-    @property
-    def owner(self) -> Path:
-        """Who holds the lock, in words, for the message of whoever is refused."""
-        return self.path / ".tune-smp.owner"
 
     def own_files(self) -> tuple[Path, ...]:
         """Everything that a run writes, so that ``--overwrite`` removes that and nothing else."""
@@ -173,7 +130,7 @@ def claimed(path: Path) -> Iterator[RunFolder]:
 
     The lock is the operating system's: one left by a dead program is free. Raises FolderBusyError when another program
     holds it, SettingsError when the folder cannot be written; InterruptedRunError where Ctrl-C ends the block, and a
-    run that can go on is in the folder.
+    run that can be resumed is in the folder.
     """
     folder = RunFolder(path)
     lock = filelock.FileLock(folder.lock, mode=0o644)

@@ -19,7 +19,7 @@ _BEFORE, _AFTER = ("trial", "state"), ("epochs", "best_metric", "best_epoch", "s
 
 @dataclass(frozen=True, slots=True)
 class TrialRow:
-    """One trial as trials.csv tells it.
+    """One trial as trials.csv has it.
 
     ``chosen`` has the values of the searched flags as text, empty where the trial has none.
     """

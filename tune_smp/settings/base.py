@@ -1,4 +1,4 @@
-"""The machinery that all settings share: one stage of validation that tells every problem at once, in flag names."""
+"""The machinery that all settings share: one stage of validation that reports every problem at once, in flag names."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class Settings(BaseModel):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _tell_every_problem(cls, data: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
+    def _report_every_problem(cls, data: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
         if not isinstance(data, Mapping):
             return handler(data)
         flags = {flag.field: flag for flag in flags_of(cls)}

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from tune_smp.choices.encoders import ENCODERS, RANDOM, Encoder, find_encoder
 from tune_smp.errors import Problem
-from tune_smp.settings.wording import choose_from, shown
+from tune_smp.settings.wording import choose_from
+from tune_smp.texts import shown
 
 FLAG = "--encoderBaseVariantWeights"
 

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator
 from tune_smp.errors import Problem, SettingsError
 from tune_smp.settings.base import Settings
 from tune_smp.settings.fields import Flag, flags_of
-from tune_smp.settings.wording import shown
+from tune_smp.texts import shown
 
 
 def _absolute(value: Any) -> Any:

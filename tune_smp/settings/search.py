@@ -89,7 +89,7 @@ class SearchSettings(RunFlags):
     ] = None
     """Grace period: epochs before a trial can be pruned."""
     reduction_factor: Annotated[float, Gt(1), About("Search")] = 3.0
-    """Reduction factor of ASHA: one trial in so many goes on from one rung to the next."""
+    """Reduction factor of ASHA: one trial in so many reaches the next rung."""
     sampler: Annotated[str, About("Search", choices=tuple(SAMPLERS), table="samplers")] = "tpe"
     """Sampler: how the next point is chosen, from what the earlier trials taught, or not."""
     warm_start: Annotated[Path | None, AbsolutePath, About("Search", absent="nothing", folder="read")] = None

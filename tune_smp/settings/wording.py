@@ -7,17 +7,12 @@ from collections.abc import Sequence
 
 from tune_smp.errors import Problem, nearest
 from tune_smp.settings.fields import Flag
+from tune_smp.texts import shown
 
 LONG = 15
 """From more names than this, a message shows the nearest few and says where all are listed."""
 
 FEW = 5
-
-
-def shown(value: object) -> str:
-    """A value as it can stand in a line of text: quoted where it would not be seen, or would break the line."""
-    text = str(value).lower() if isinstance(value, bool) else str(value)
-    return text if text and text == text.strip() and text.isprintable() else repr(text)
 
 
 def choose_from(name: str, names: Sequence[str], everything: str) -> str:

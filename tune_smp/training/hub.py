@@ -61,8 +61,8 @@ class Refusal:
 def fetch(files: HubFiles, on_size: TellSize) -> Refusal | None:
     """Put the files into the cache; why that was not possible, or None.
 
-    ``on_size`` is told the bytes of the first file (None: unknown) before it is fetched. A hub that is silent, busy or
-    broken is given up within seconds; a download that stalls on its way, within the client's own limits.
+    ``on_size`` is called with the bytes of the first file (None: unknown) before it is fetched. A hub that is silent,
+    busy or broken is given up within seconds; a download that stalls on its way, within the client's own limits.
     Processes that want the same file at once wait for the one that fetches it: the client holds a lock per file.
     """
     if constants.HF_HUB_OFFLINE:

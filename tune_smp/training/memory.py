@@ -1,4 +1,4 @@
-"""How much memory there is, how to tell that it ran out, and how to keep what was freed."""
+"""How much memory there is, how to see that it ran out, and how to keep what was freed."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def load_earlier_run(path: Path) -> EarlierRun:
 def adopt_weights(
     model: nn.Module, shape: ModelShape, earlier: EarlierRun, *, replace_head: bool = False
 ) -> tuple[str, ...]:
-    """Give the model the weights of an earlier run; what is to be told about it.
+    """Give the model the weights of an earlier run; return what to report about it.
 
     ``replace_head`` keeps the model's own last layer, whatever the classes. Raises DataError where the two differ in
     anything else, naming both.
@@ -211,7 +211,7 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
 def check_fits(wanted: ModelShape, earlier: EarlierRun, model: nn.Module | None = None, *, replace_head: bool) -> None:
     """Raises DataError, naming both, where the earlier model cannot be gone on from.
 
-    ``model`` is the one to go on with; without it, an empty one of the wanted shape is looked at.
+    ``model`` is the one to continue with; without it, an empty one of the wanted shape is looked at.
     """
     found = earlier.shape
     if (wanted.architecture, wanted.encoder, wanted.channels) != (found.architecture, found.encoder, found.channels):

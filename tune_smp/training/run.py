@@ -48,7 +48,7 @@ class TrainingRun:
         device: torch.device | None = None,
         state: RunState | None = None,
     ) -> None:
-        """``state``, an earlier ``state_dict`` of this run: go on from there, without fetching encoder weights, reading
+        """``state``, an earlier ``state_dict`` of this run: resume there, without fetching encoder weights, reading
         the model that ``--pretrainedModel`` names, or measuring a batch size.
 
         Raises SettingsError, DataError or ResourceError where this cannot be trained here.
@@ -68,7 +68,7 @@ class TrainingRun:
         self.step = self._new_step(self.model)
 
         self.epoch = 0
-        self.epochs_before = 0  # of the earlier run that this one goes on from
+        self.epochs_before = 0  # of the earlier run that this one continues
         self.best_epoch = 0
         self.best_metric = math.nan
         self.stop: str | None = None
@@ -84,7 +84,7 @@ class TrainingRun:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the user should be told, so far."""
+        """What the user should read, so far."""
         return self._notes + self.step.notes
 
     @property
@@ -235,7 +235,7 @@ class TrainingRun:
         }
 
     def load_state_dict(self, state: RunState) -> None:
-        """Go on from where a run of the same settings stood. Raises DataError where the state is of another model."""
+        """Resume where a run of the same settings stood. Raises DataError where the state is of another model."""
         shape = ModelShape.from_json(state["shape"])
         if shape != self.shape:
             fix = "resume with the settings that the run was started with"
@@ -254,10 +254,10 @@ class TrainingRun:
 
     def _start(self) -> None:
         if self.settings.pretrained_model is not None:
-            self._go_on_from_earlier_run()
+            self._continue_earlier_run()
         self.feed.batch_size = self.settings.batch_size or self._measured_batch_size()
 
-    def _go_on_from_earlier_run(self) -> None:
+    def _continue_earlier_run(self) -> None:
         """Take over weights and, from a checkpoint, what the optimizer has learnt and the count of epochs."""
         assert self.settings.pretrained_model is not None  # noqa: S101 - the caller's condition
         earlier = load_earlier_run(self.settings.pretrained_model)

@@ -47,7 +47,7 @@ class TrainingStep:
 
     Where memory runs out, the batch is worked off in two halves whose gradients are added up, so that the update stays
     that of the whole batch (but for batch normalisation, and for losses that are quotients over a batch); then in
-    quarters, then in eighths. ``notes`` tell of it.
+    quarters, then in eighths. ``notes`` report it.
     """
 
     def __init__(

@@ -61,8 +61,9 @@ Announce = Callable[[WeightSet, int | None], object]
 def fetch_weights(wanted: Sequence[WeightSet], announce: Announce = lambda *_: None) -> None:
     """Put these weights into the cache, where they are not there yet.
 
-    ``announce`` is told each set, and its bytes where the hub says so, before it is fetched. Raises ResourceError with
-    all that could not be had: what could is in the cache then. A hub that does not answer is not asked again.
+    ``announce`` is called with each set, and its bytes where the hub says so, before it is fetched. Raises
+    ResourceError with all that could not be had: what could is in the cache then. A hub that does not answer is not
+    asked again.
     """
     refused: dict[Refusal, list[WeightSet]] = {}
     hopeless: Refusal | None = None

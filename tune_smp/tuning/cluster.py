@@ -78,7 +78,7 @@ class Node:
 class Resources:
     """What Ray has over all ``nodes``, and where it can be watched.
 
-    ``token`` says where the token that the dashboard asks for is kept; ``notes`` is what the user should be told.
+    ``token`` says where the token that the dashboard asks for is kept; ``notes`` is what the user should read.
     """
 
     cpus: int

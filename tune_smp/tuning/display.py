@@ -16,11 +16,11 @@ from rich.text import Text
 from typing_extensions import override
 
 from tune_smp.choices.states import trial_state
+from tune_smp.texts import duration
 from tune_smp.tuning.lines import (
     SPARK_WIDTH,
     best_text,
     counts_line,
-    duration,
     epoch_line,
     epochs_line,
     flags_text,
@@ -51,7 +51,7 @@ class RunningTrial:
     restarted: bool = False
 
     def after(self, epoch: int, *, metric: float, best_metric: float) -> RunningTrial:
-        """The trial after one more epoch, or one again. Epochs that nobody told of count with this one's best."""
+        """The trial after one more epoch, or one again. Epochs that were not reported count with this one's best."""
         kept = self.record.curve[: epoch - 1]
         record = dataclasses.replace(self.record, curve=kept + (best_metric,) * (epoch - len(kept)))
         return dataclasses.replace(self, record=record, metrics=(*self.metrics, metric), restarted=False)
@@ -69,7 +69,7 @@ class SearchState:
         self._worked = 0.0  # s that trials of this session ran before they ended
 
     def start(self, number: int, flags: Mapping[str, Any], *, max_epochs: int, now: float) -> None:
-        """Note a trial that starts; one that was interrupted earlier goes on from its epochs."""
+        """Note a trial that starts; one that was interrupted earlier keeps its epochs."""
         self._first_start = now if self._first_start is None else self._first_start
         if number in self.running:  # once more, after its worker died
             return
@@ -99,7 +99,7 @@ class SearchState:
 
     @property
     def ended(self) -> list[TrialRecord]:
-        """Trials that will not go on."""
+        """Trials that have ended for good."""
         return [record for record in self._others.values() if trial_state(record.state).has_ended]
 
     @property
@@ -114,7 +114,7 @@ class SearchState:
         return best_text(best_of(self.records), default=default.best_metric if default and is_measure else None)
 
     def seconds_left(self, now: float) -> float | None:
-        """Time to the end of the last trial; None while it cannot be told."""
+        """Time to the end of the last trial; None while it is unknown."""
         ages = [now - trial.since for trial in self.running.values()]
         elapsed = now - (now if self._first_start is None else self._first_start)
         mean_running = (self._worked + sum(ages)) / elapsed if elapsed > 0 else 1.0
@@ -262,7 +262,7 @@ class Display(Listener):
             "": flags_text(found.flags, short=True) if found else "",
             "search": self._counts(),
             "spent": epochs_line(self._state.records),
-            "time": ", ".join(filter(None, (duration(now - self._began), self._left(now)))),
+            "time": ", ".join(filter(None, (duration(now - self._began, rough=True), self._left(now)))),
             "dashboard": self._dashboard_url or "",
         }
 
@@ -324,7 +324,7 @@ class RunDisplay(Display):
         now = self._clock()
         trial = next(iter(self._state.running.values()), None)
         if trial is None:
-            return {"time": duration(now - self._began)}
+            return {"time": duration(now - self._began, rough=True)}
         epochs, most = trial.record.epochs, trial.record.max_epochs
         pace = (now - trial.since) / len(trial.metrics) if trial.metrics else None
         left = left_text(None if pace is None else pace * (most - epochs), budget=None)
@@ -332,6 +332,6 @@ class RunDisplay(Display):
         return {
             self._metric_name: "  ".join(filter(None, (best_text(trial.record, default=None, named=False), curve))),
             "epoch": f"{epochs} of {most}, at most",
-            "time": ", ".join(filter(None, (duration(now - self._began), left))),
+            "time": ", ".join(filter(None, (duration(now - self._began, rough=True), left))),
             "dashboard": self._dashboard_url or "",
         }

@@ -9,7 +9,7 @@ from typing import Any
 
 from tune_smp.errors import OutOfMemoryError, Problem, ResourceError, TuneSmpError
 
-# Ray tells the death of a worker or its node in a paragraph, whose last line is the least of it.
+# Ray reports the death of a worker or its node in a paragraph, whose last line is the least of it.
 _DEATHS = {
     "its worker process has died": "its worker process has died: killed, or out of the machine's memory",
     "its node has died": "its node has died",

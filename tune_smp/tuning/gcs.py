@@ -172,7 +172,7 @@ def _reason(error: Any) -> str:
 
 
 def token_problem(address: str) -> Problem:
-    """Both sides of a token that is missing or wrong; the token itself is never told."""
+    """Both sides of a token that is missing or wrong; the token itself is never shown."""
     if not ray_private.sends_token():
         forbidden = "RAY_AUTH_MODE" in os.environ
         side = f"RAY_AUTH_MODE={os.environ['RAY_AUTH_MODE']} forbids one" if forbidden else "this side has none"

@@ -1,4 +1,4 @@
-"""What a tuner asks for the next trial, and tells how each went: a study, or the one trial of fixed settings."""
+"""What a tuner asks for the next trial, and reports the end of each to: a study, or the one trial of fixed settings."""
 
 from __future__ import annotations
 

@@ -9,9 +9,10 @@ from statistics import fmean
 from typing import Any
 
 from tune_smp.choices.states import TRIAL_STATES, trial_state
+from tune_smp.texts import counted, duration
 from tune_smp.tuning.trial_record import TrialRecord
 
-# Flags whose values speak for themselves, most telling first; after them come others by name, up to four in all.
+# Flags whose values speak for themselves, most informative first; after them come others by name, up to four in all.
 _TELLING = ("modelName", "encoderBaseVariantWeights", "optimizerName", "learningRate", "lossName")
 _FLAGS_SHOWN = 4
 _REASON_LENGTH = 160  # characters
@@ -32,7 +33,7 @@ def trial_line(record: TrialRecord, *, metric_name: str, standing: str = "") -> 
 
     ``trial 7 pruned after 3 epochs  IoU 0.7012  best 0.8123 (trial 4, +0.0311 over the default)  FPN Adam lr 3.1e-03``.
     """
-    after = f"after {_counted(record.epochs, 'epoch')}" if record.epochs else "before its first epoch ended"
+    after = f"after {counted(record.epochs, 'epoch')}" if record.epochs else "before its first epoch ended"
     reason = " ".join(record.reason.split())
     reason = f"{reason[: _REASON_LENGTH - 3]}..." if len(reason) > _REASON_LENGTH else reason
     words = trial_state(record.state).words or record.state
@@ -42,7 +43,7 @@ def trial_line(record: TrialRecord, *, metric_name: str, standing: str = "") -> 
 
 
 def flags_text(flags: Mapping[str, Any], *, short: bool = False) -> str:
-    """The most telling flags: ``FPN ResNet,resnet18,random Adam lr 3.1e-03``; ``short`` leaves out the family."""
+    """The most informative flags: ``FPN ResNet,resnet18,random Adam lr 3.1e-03``; ``short`` leaves out the family."""
     names = [name for name in _TELLING if name in flags] + sorted(set(flags) - set(_TELLING))
     return " ".join(_flag_text(name, flags[name], short=short) for name in names[:_FLAGS_SHOWN])
 
@@ -78,7 +79,7 @@ def counts_line(ended: Sequence[TrialRecord], *, running: int, num_trials: int |
     """``3 of 40 trials ended (2 completed, 1 pruned), 4 running, 33 to go``."""
     counts = Counter(record.state for record in ended)
     states = ", ".join(f"{counts[name]} {state.words}" for name, state in TRIAL_STATES.items() if counts[name])
-    trials = _counted(len(ended), "trial") if num_trials is None else f"{len(ended)} of {_counted(num_trials, 'trial')}"
+    trials = counted(len(ended), "trial") if num_trials is None else f"{len(ended)} of {counted(num_trials, 'trial')}"
     head = f"{trials} ended{f' ({states})' if states else ''}"
     to_go = 0 if num_trials is None else num_trials - len(ended) - running
     return ", ".join([head, *([f"{running} running"] if running else []), *([f"{to_go} to go"] if to_go > 0 else [])])
@@ -87,7 +88,7 @@ def counts_line(ended: Sequence[TrialRecord], *, running: int, num_trials: int |
 def epochs_line(records: Sequence[TrialRecord]) -> str:
     """Epochs that were run, and those that the stopped trials left: ``212 epochs, 118 saved by ...``."""
     saved = sum(record.epochs_saved for record in records)
-    spent = _counted(sum(record.epochs for record in records), "epoch")
+    spent = counted(sum(record.epochs for record in records), "epoch")
     return f"{spent}, {saved} saved by pruning and early stopping" if saved else spent
 
 
@@ -113,16 +114,8 @@ def left_text(seconds: float | None, *, budget: float | None) -> str:
     if seconds is None:
         return ""
     if budget is not None and budget < seconds:
-        return f"about {duration(max(budget, 0.0))} left of the time budget"
-    return f"about {duration(seconds)} left"
-
-
-def duration(seconds: float) -> str:
-    """Seconds below a minute, minutes below an hour, hours and minutes above."""
-    if seconds < 59.5:
-        return f"{seconds:.0f} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
+        return f"about {duration(max(budget, 0.0), rough=True)} left of the time budget"
+    return f"about {duration(seconds, rough=True)} left"
 
 
 def spark(values: Sequence[float], *, width: int = SPARK_WIDTH) -> str:
@@ -134,7 +127,3 @@ def spark(values: Sequence[float], *, width: int = SPARK_WIDTH) -> str:
     low, high = min(finite, default=0.0), max(finite, default=0.0)
     per_unit = (len(_SPARK) - 1) / (high - low) if high > low else 0.0
     return "".join(_SPARK[round((value - low) * per_unit)] if math.isfinite(value) else " " for value in shown)
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"

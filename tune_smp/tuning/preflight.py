@@ -1,7 +1,7 @@
 """Before the first trial: does a trial fit on a node, and do all nodes see the same files and run the same versions?
 
-What is wrong is told at once for all nodes, within seconds; later it would show as a trial that waits for ever, or as
-one that fails on one node and not on another.
+What is wrong is reported at once for all nodes, within seconds; later it would show as a trial that waits for ever, or
+as one that fails on one node and not on another.
 """
 
 from __future__ import annotations

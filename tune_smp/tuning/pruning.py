@@ -24,7 +24,7 @@ class _EarlierTrial:
 
 
 class _Asha(ASHAScheduler):
-    """ASHA that lets the plain default run to its end: what a search gained is told against it."""
+    """ASHA that lets the plain default run to its end: the gain of a search is measured against it."""
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Called by Ray after each epoch."""
@@ -69,7 +69,7 @@ def build_scheduler(name: str, *, most_epochs: int, grace_period: int, reduction
 
 
 def _asha(most_epochs: int, grace_period: int, reduction_factor: float) -> TrialScheduler:
-    """ASHA (Li et al. 2020): rungs at grace_period × reduction_factor^k epochs; at each, a trial goes on if it is among
+    """ASHA (Li et al. 2020): rungs at grace_period × reduction_factor^k epochs; at each, a trial is kept if it is among
     the best 1/reduction_factor of those that came there before it."""
     return _Asha(
         time_attr=EPOCH,

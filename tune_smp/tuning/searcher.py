@@ -51,7 +51,7 @@ class LedgerSearcher(Searcher):
         return str(Searcher.FINISHED)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Ray requires it; the watcher, which also knows the reason, tells the ledger."""
+        """Ray requires it; the watcher, which also knows the reason, reports to the ledger."""
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """See ``on_trial_complete``; besides, Ray leaves out the last result of a trial here."""

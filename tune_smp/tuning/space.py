@@ -107,7 +107,13 @@ class SearchSpace:
         """A point: every parameter whose conditions hold, with a value that ``suggest`` picked.
 
         An architecture, encoder or tile size that cannot go with the others is never offered to ``suggest``. A
-        parameter with nothing to offer is left out, so that its default holds.
+        parameter with nothing to offer is left out, so that its default holds. Of ``modelName: [Unet, PAN]``,
+        ``encoderBaseVariantWeights: [vgg16, resnet18]`` and ``momentum: {..., when: {optimizerName: SGD}}``:
+
+            modelName      both are offered, as resnet18 goes with either; PAN is picked
+            encoder...     [resnet18] alone, under the name encoder...[1]: PAN takes no vgg16
+            optimizerName  Adam is picked
+            momentum       is not asked for, and not in the point
         """
         point: Point = {}
         for parameter in self.parameters:

@@ -33,7 +33,7 @@ class LastEpochs(Stopper):
         self._under_way.discard(trial_id)
 
     def has_ended(self, trial_id: str) -> bool:
-        """Whether this trial was ended here, to go on in a later session."""
+        """Whether this trial was ended here, to be resumed in a later session."""
         return trial_id in self._ended
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
@@ -52,7 +52,7 @@ def orderly_stop(last: LastEpochs, on_stop: Callable[[], None]) -> Iterator[None
     """End what Ray Tune runs after the epochs under way, at the first SIGINT or SIGTERM, and call ``on_stop``.
 
     The second one, and one before Tune listens, raises KeyboardInterrupt at once. Tune itself would listen to SIGINT,
-    without a word, and stay at it when it is done (cluster.QUIET tells it not to); that it has begun is seen by its
+    without a word, and stay at it when it is done (cluster.QUIET forbids it); that it has begun is seen by its
     handler of SIGUSR1. To be used in the main thread, around ``Tuner.fit``.
     """
 

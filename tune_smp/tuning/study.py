@@ -39,7 +39,7 @@ class Study:
         name: str,
         sampler_after: Callable[[int], optuna.samplers.BaseSampler],
     ) -> None:
-        """Open the study in ``journal``, or begin it under this name; ``sampler_after`` so many trials goes on.
+        """Open the study in ``journal``, or begin it under this name; ``sampler_after`` gives the sampler by trials.
 
         To be called by the one program that holds the output folder. Raises DataError where the file is no journal.
         """
@@ -131,7 +131,7 @@ class Study:
         return self.record(number)
 
     def interrupted(self, number: int, *, seconds: float) -> None:
-        """A trial that goes on in a later session, after this many seconds so far."""
+        """A trial that is resumed in a later session, after this many seconds so far."""
         self._running[number].set_user_attr(
             OUTCOME, {"state": "interrupted", "seconds": round(seconds, 3), "reason": ""}
         )
@@ -154,7 +154,7 @@ class Study:
 
     def importances(self) -> dict[str, float]:
         """Share of each flag in the differences between trials, by PED-ANOVA (Watanabe et al. 2023); empty where the
-        trials that ran to their end are too few to tell.
+        trials that ran to their end are too few to say.
         """
         completed = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         # Where all are alike, PED-ANOVA gives every flag the same share.

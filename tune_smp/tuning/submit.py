@@ -55,7 +55,7 @@ def submit_and_follow(command: Sequence[str], *, address: str, write: Callable[[
     that a signal ended has code 128 plus the signal's number, as in a shell; where Ray knows no code, it is 1.
 
     Raises ResourceError where there is no such cluster, the token is missing or wrong, or the connection is lost;
-    InterruptedRunError after Ctrl-C, with the job going on.
+    InterruptedRunError after Ctrl-C, while the job keeps running.
     """
     dashboard = find_dashboard(address)
     job = _submit(command, dashboard)
@@ -65,11 +65,11 @@ def submit_and_follow(command: Sequence[str], *, address: str, write: Callable[[
         return _exit_code(job, write)
     except KeyboardInterrupt:
         raise InterruptedRunError(
-            Problem("stopped following; the job goes on", f"{job.id} at {dashboard}", _ways_out(job))
+            Problem("stopped following; the job runs on", f"{job.id} at {dashboard}", _ways_out(job))
         ) from None
     except (OSError, RuntimeError, aiohttp.ClientError) as error:
         raise ResourceError(
-            Problem(f"the connection was lost ({error}); the job goes on", f"{job.id} at {dashboard}", _ways_out(job))
+            Problem(f"the connection was lost ({error}); the job runs on", f"{job.id} at {dashboard}", _ways_out(job))
         ) from error
 
 

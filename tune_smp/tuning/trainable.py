@@ -74,7 +74,7 @@ class SmpTrainable(tune.Trainable):
         return tune.PlacementGroupFactory([{"CPU": trial.cpus, "GPU": trial.gpus}])
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Build the run, and go on from an earlier session's checkpoint if there is one."""
+        """Build the run, and resume an earlier session's checkpoint if there is one."""
         self._begin(config["trial"])
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -114,7 +114,7 @@ class SmpTrainable(tune.Trainable):
         checkpoint.save(self._run.state_dict(), folder / CHECKPOINT_NAME)
 
     def load_checkpoint(self, checkpoint_dir: str) -> None:
-        """Go on after a crash of the worker."""
+        """Resume after a crash of the worker."""
         from tune_smp.training import checkpoint  # noqa: PLC0415  imports torch
 
         if self._refusal is None:

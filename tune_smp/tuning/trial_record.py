@@ -77,6 +77,6 @@ def diverged_reason(epoch: int) -> str:
 
 
 def best_of(records: list[TrialRecord]) -> TrialRecord | None:
-    """The trial with the best metric, the earlier of equals; of those that ran into no trouble, or still may go on."""
+    """The trial with the best metric, the earlier of equals; of those that ran into no trouble, or may be resumed."""
     eligible = [record for record in records if may_be_best(record.state, record.best_metric)]
     return max(eligible, key=lambda record: (record.best_metric, -record.number), default=None)

@@ -1,4 +1,4 @@
-"""Ray's Tuner around one trial or a thousand: asks the ledger, runs the trials, and tells the ledger how each ended."""
+"""Ray's Tuner around one trial or a thousand: asks the ledger, runs the trials, and reports the end of each to it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CHECKPOINTS_KEPT = 2
 
 @dataclass(frozen=True, slots=True)
 class SearchPlan:
-    """How long a search goes on, and what it may use.
+    """How long a search lasts, and what it may use.
 
     ``trials`` in all, those of earlier sessions too; ``room`` says how many may run at once, as nodes come and go;
     ``time_budget_s`` is for this session. ``storage/name`` is where Ray keeps its files and the checkpoints.
@@ -157,7 +157,7 @@ class _Deadline(LastEpochs):
 
 
 class _Watcher(tune.Callback):
-    """Tells the ledger and the listeners what happens to each trial, in the driver."""
+    """Reports to the ledger and the listeners what happens to each trial, in the driver."""
 
     def __init__(self, ledger: Ledger, listeners: Sequence[Listener], last: LastEpochs, *, storage: Path) -> None:
         self._last = last
@@ -202,7 +202,7 @@ class _Watcher(tune.Callback):
         number, last = _number(info["trial"]), info["trial"].last_result or {}
         self._last.ended(info["trial"].trial_id)
         if self._last.has_ended(info["trial"].trial_id):
-            return  # it goes on in the next session
+            return  # it is resumed in the next session
         if "refusal" in last:
             error = refusal_from_plain(last["refusal"])
             self._end(number, "failed", reason=refusal_reason(error), traceback=last["traceback"], error=error)
@@ -228,7 +228,7 @@ class _Watcher(tune.Callback):
         self._each(lambda listener: listener.trial_ended(record, traceback))
 
     def leave_unfinished(self) -> None:
-        """Note what the trials that go on in a later session have used so far."""
+        """Note what the trials to be resumed in a later session have used so far."""
         for number, seconds in self._seconds.items():
             self._ledger.interrupted(number, seconds=seconds)
         self._seconds.clear()

@@ -78,7 +78,7 @@ def class_iou(state: RunState, names: Sequence[str]) -> dict[str, float | None]:
 def write_report(folder: RunFolder, data: PreparedData, *, metric_name: str, device: str) -> None:
     """Write report.html, with validation images where there is a model.
 
-    Everything else is in the folder by now: whatever goes wrong here is told, and ends nothing.
+    Everything else is in the folder by now: whatever goes wrong here is reported, and ends nothing.
     """
     from tune_smp.inference.examples import validation_examples  # noqa: PLC0415  imports torch
     from tune_smp.results.report.page import write_page  # noqa: PLC0415  imports matplotlib

@@ -14,7 +14,7 @@ from tune_smp.settings.run import RunSettings
 from tune_smp.settings.search import SearchSettings
 from tune_smp.workflows.delivery import write_report
 from tune_smp.workflows.preparation import decode, find, reopen, split
-from tune_smp.workflows.printing import output, tell
+from tune_smp.workflows.printing import note, output
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ def check(settings: DataSettings) -> Findings:
     for line in lines:
         output.print(line)
     of_split = inspect_split(store, regions)
-    tell(of_split)
+    note(of_split)
     output.print("no problems found")
     return Findings(len(store), store.channels, lines, (*collection.notes, *store.notes, *of_split))
 

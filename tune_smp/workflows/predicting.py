@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from tune_smp.workflows.printing import output, tell
+from tune_smp.workflows.printing import note, output
 
 if TYPE_CHECKING:
     from tune_smp.inference.prediction import PredictionSummary
@@ -18,7 +18,7 @@ def predict(settings: PredictSettings) -> PredictionSummary:
 
     started = time.monotonic()
     summary = predict_folder(settings, on_image=output.print)
-    tell(summary.notes)
+    note(summary.notes)
     output.print(
         f"{len(summary.outputs)} label images in {settings.output_dir} after {time.monotonic() - started:.1f} s"
     )

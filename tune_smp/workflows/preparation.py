@@ -12,7 +12,7 @@ from tune_smp.data.store.image_store import ImageStore
 from tune_smp.results.folder import RunFolder
 from tune_smp.settings.data import DataSettings
 from tune_smp.settings.run import RunFlags
-from tune_smp.workflows.printing import output, tell
+from tune_smp.workflows.printing import note, output
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ def prepare(settings: RunFlags, folder: RunFolder) -> PreparedData:
     collection = find(settings)
     store = decode(settings, collection)
     regions = split(settings, store)
-    tell(inspect_split(store, regions))
+    note(inspect_split(store, regions))
     write_split(folder.split, regions, store.collection, split_groups(store.collection, settings.group_by))
     for line in describe_collection(store, regions):
         output.print(line)
@@ -42,16 +42,16 @@ def reopen(settings: RunFlags, folder: RunFolder) -> PreparedData:
 
 
 def find(settings: DataSettings) -> Collection:
-    """The images, paired with their labels; what is odd about them is told. Raises DataError."""
+    """The images, paired with their labels; what is odd about them is printed. Raises DataError."""
     collection = find_collection(settings)
-    tell(collection.notes)
+    note(collection.notes)
     return collection
 
 
 def decode(settings: DataSettings, collection: Collection) -> ImageStore:
-    """The decoded images; what is odd about them is told. Raises DataError, ResourceError."""
+    """The decoded images; what is odd about them is printed. Raises DataError, ResourceError."""
     store = open_store(settings, collection)
-    tell(store.notes)
+    note(store.notes)
     return store
 
 

@@ -35,7 +35,7 @@ def printing_to(console: Console | None) -> Iterator[None]:
         output.console = before
 
 
-def tell(notes: Iterable[str]) -> None:
+def note(notes: Iterable[str]) -> None:
     """Print what the user should know, and log it."""
     for note in notes:
         output.print(f"note: {note}")

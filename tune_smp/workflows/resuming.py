@@ -1,4 +1,4 @@
-"""Going on with what is in a folder: a run or a search."""
+"""Resuming what is in a folder: a run or a search."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tune_smp.settings.search import SearchSettings
 from tune_smp.tuning.listeners import Listener
 from tune_smp.workflows.delivery import require_onnx, write_onnx
 from tune_smp.workflows.preparation import reopen
-from tune_smp.workflows.printing import tell
+from tune_smp.workflows.printing import note
 from tune_smp.workflows.road import run_task
 from tune_smp.workflows.searching import SpaceSearch, settings_record, stored_space, with_fixed
 from tune_smp.workflows.task import Task
@@ -64,7 +64,7 @@ def _run_in(folder: RunFolder, dashboard: Mapping[str, Any]) -> Task | None:
     settings = RunSettings.from_json(read_json(folder.settings)["settings"]).with_changes(**dashboard)
     require_onnx(settings)
     if folder.is_finished():
-        tell([f"the run in {folder.path} is finished ({folder.state()}): nothing to resume"])
+        note([f"the run in {folder.path} is finished ({folder.state()}): nothing to resume"])
         write_onnx(settings, folder)
         return None
     return FixedRun(settings, folder, reopen(settings, folder))
@@ -79,7 +79,7 @@ def _search_in(
     settings = with_budget(settings, num_trials=num_trials, time_budget=time_budget)
     require_onnx(settings)
     if folder.is_finished() and not num_trials:
-        tell([f"the search in {folder.path} is finished: nothing to resume; --numTrials N extends it"])
+        note([f"the search in {folder.path} is finished: nothing to resume; --numTrials N extends it"])
         write_onnx(settings, folder)
         return None
     if folder.summary.exists():
@@ -92,7 +92,7 @@ def _search_in(
 
 
 def with_budget(settings: SearchSettings, *, num_trials: int | None, time_budget: str | None) -> SearchSettings:
-    """The settings of a search that goes on for so many trials, in so much time; None leaves either as it was.
+    """The settings of a search extended to so many trials, in so much time; None leaves either as it was.
 
     Raises SettingsError where that is fewer trials than the search was started with.
     """

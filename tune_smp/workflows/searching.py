@@ -25,7 +25,7 @@ from tune_smp.tuning.space_checks import check_space
 from tune_smp.tuning.space_file import parse_space
 from tune_smp.tuning.trial_record import TrialRecord, best_of
 from tune_smp.workflows.preparation import PreparedData
-from tune_smp.workflows.printing import output, tell
+from tune_smp.workflows.printing import note, output
 from tune_smp.workflows.starting_weights import check_pretrained, fetch_encoder_weights
 from tune_smp.workflows.task import Best, Conclusion, Session, Task
 from tune_smp.workflows.trials import FolderKeeper, TableKeeper
@@ -70,7 +70,7 @@ def space_under(space: SearchSpace, settings: SearchSettings) -> SearchSpace:
     overridden = [flag for flag in space.searched if flag in given]
     narrowed = space.with_flags(given)
     check_space(narrowed)
-    tell(f"--{flag} is given: {given[flag]} for every trial, not searched" for flag in overridden)
+    note(f"--{flag} is given: {given[flag]} for every trial, not searched" for flag in overridden)
     return narrowed
 
 
@@ -293,7 +293,7 @@ def open_study(settings: SearchSettings, space: SearchSpace, folder: RunFolder, 
         first = [default_values(space)]
         if settings.warm_start is not None:
             first += earlier_values(space, earlier_records(settings.warm_start))
-            tell([_warm_start_note(settings.warm_start, fitting=len(first) - 1)])
+            note([_warm_start_note(settings.warm_start, fitting=len(first) - 1)])
         study.begin(first)
     return study
 

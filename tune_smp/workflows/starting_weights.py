@@ -12,7 +12,7 @@ from tune_smp.errors import SettingsError
 from tune_smp.settings.encoder_choice import choice_problems, chosen_encoder, spelled, split_choice
 from tune_smp.settings.run import RunFlags, RunSettings
 from tune_smp.tuning.space_file import read_space
-from tune_smp.workflows.printing import output, tell
+from tune_smp.workflows.printing import note, output
 
 if TYPE_CHECKING:
     from tune_smp.training.weights import WeightSet
@@ -35,7 +35,7 @@ def adopt_pretrained(settings: AnyRunFlags) -> AnyRunFlags:
         )
         if name not in settings.model_fields_set and getattr(settings, name) != value
     }
-    tell(f"{value} is taken from --pretrainedModel" for value in adopted.values())
+    note(f"{value} is taken from --pretrainedModel" for value in adopted.values())
     return settings.with_changes(**adopted)
 
 

@@ -46,7 +46,7 @@ class Session:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Conclusion:
-    """What a person is told at the end: lines above and below the paths of model and report, or the ``failure``."""
+    """What is printed at the end: lines above and below the paths of model and report, or the ``failure``."""
 
     head: Sequence[str] = ()
     foot: Sequence[str] = ()

@@ -16,7 +16,7 @@ from tune_smp.tuning.ledger import Ledger, SingleTrial
 from tune_smp.tuning.trial_record import TrialRecord
 from tune_smp.workflows.printing import output
 from tune_smp.workflows.task import Best, Conclusion, Session, Task
-from tune_smp.workflows.trials import FolderKeeper, NoteTeller
+from tune_smp.workflows.trials import FolderKeeper, NotePrinter
 
 if TYPE_CHECKING:
     from tune_smp.tuning.checkpoints import SavedRun
@@ -47,7 +47,7 @@ class FixedRun(Task):
             self._trial,
             SearchPlan(1, no_scheduler(), storage=trials.parent, name=trials.name, room=lambda: 1),
             RunDisplay(output.console, metric_name=metric, num_trials=1, dashboard_url=resources.dashboard_url),
-            [self._keeper, NoteTeller(self.folder), GaugeKeeper()],
+            [self._keeper, NotePrinter(self.folder), GaugeKeeper()],
         )
 
     @override

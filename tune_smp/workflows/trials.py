@@ -19,7 +19,7 @@ from tune_smp.results.summary import write_used
 from tune_smp.tuning.ledger import Ledger
 from tune_smp.tuning.listeners import EpochResult, Listener
 from tune_smp.tuning.trial_record import AskedTrial, TrialRecord
-from tune_smp.workflows.printing import output, say_stopping, tell
+from tune_smp.workflows.printing import note, output, say_stopping
 from tune_smp.workflows.task import Session, Task
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def under_ray(task: Task) -> Iterator[tuple[Session, Callable[[AskedTrial], Tria
     settings = task.settings
     dashboard = Dashboard(settings.dashboard_host, settings.dashboard_port) if settings.dashboard else None
     with connected_ray(task.address, device=settings.device, dashboard=dashboard) as resources:
-        tell(resources.notes)
+        note(resources.notes)
         session = task.session(resources)
         if resources.dashboard_url:
             output.print(f"dashboard: {resources.dashboard_url} (its token is in {resources.token})")
@@ -132,7 +132,7 @@ class TableKeeper(Listener):
         write_trials(self._folder, [row.as_row() for row in self._ledger.records()], searched=self._searched)
 
 
-class NoteTeller(Listener):
+class NotePrinter(Listener):
     """Prints what a single run notes, each once, and records what it runs with as soon as that is known."""
 
     def __init__(self, folder: RunFolder) -> None:
@@ -141,6 +141,6 @@ class NoteTeller(Listener):
 
     @override
     def epoch_ended(self, number: int, result: EpochResult) -> None:
-        tell(note for note in result["notes"] if note not in self._told)
+        note(note for note in result["notes"] if note not in self._told)
         self._told.update(result["notes"])
         write_used(self._folder, result["used"])

@@ -31,9 +31,9 @@ from tune_smp.data.pairing.patterns import NamePattern, levels, translate
 from tune_smp.data.pairing.suggestions import suggest
 from tune_smp.data.pairing.unmatched import holds_images, no_match, nothing_readable
 from tune_smp.data.reading.foreign_formats import foreign_by_name
-from tune_smp.data.reading.formats import shown
 from tune_smp.errors import DataError, Problem, SettingsError, listing
 from tune_smp.settings.folders import collection_folders, resolve_folder
+from tune_smp.texts import shown
 
 __all__ = ["Collection", "ImageGroup", "Pair", "Value", "expand_planes", "find_images", "find_pairs"]
 
@@ -67,7 +67,7 @@ def find_pairs(
     Raises:
         SettingsError: a folder cannot be used, or a pattern cannot be read.
         DataError: no match, files left out by digit counts, or files without a single partner; all of these at once.
-            With ``allow_unpaired`` the last two kinds are left out and told in ``Collection.notes``.
+            With ``allow_unpaired`` the last two kinds are left out and reported in ``Collection.notes``.
     """
     images_used, labels_used = collection_folders(images_dir, labels_dir)
     images, labels = _search(
@@ -137,7 +137,7 @@ def _other_channels(variable: str, found: Sequence[Value], wanted: Sequence[Valu
 
 
 def _search(*requests: Request) -> tuple[_Matches, ...]:
-    """What every request finds; the problems of all requests are told together."""
+    """What every request finds; the problems of all requests are reported together."""
     usable: list[tuple[Request, NamePattern]] = []
     problems: list[Problem] = []
     for request in requests:

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tune_smp.data.reading.formats import is_junk, is_zarr, shown
+from tune_smp.data.reading.formats import is_junk, is_zarr
 from tune_smp.errors import Problem, SettingsError
+from tune_smp.texts import shown
 
 MOST_FOLDERS = 100_000  # that are looked into: a pattern of several levels in the wrong place would search for hours
 

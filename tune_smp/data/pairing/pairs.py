@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tune_smp.data.reading.formats import image_stem, shown
+from tune_smp.data.reading.formats import image_stem
 from tune_smp.errors import DataError, Problem, listing
+from tune_smp.texts import shown
 
 __all__ = [
     "CHANNEL_VARIABLE",
@@ -23,7 +24,6 @@ __all__ = [
     "expand_planes",
     "pair_by_names",
     "pair_by_variables",
-    "shown",
     "stack",
 ]
 
@@ -82,7 +82,7 @@ class FoundFile:
 
 @dataclass(frozen=True)
 class Unpaired:
-    """Files that break one rule of pairing: said as a problem, or left out and told."""
+    """Files that break one rule of pairing: a problem, or left out with a note."""
 
     rule: str
     names: tuple[str, ...]
@@ -90,7 +90,7 @@ class Unpaired:
 
     @property
     def note(self) -> str:
-        """What is told when they are left out."""
+        """The note where they are left out."""
         return f"left out: {self.rule}: {listing(self.names)}"
 
 
@@ -141,7 +141,13 @@ def pair_by_variables(
     """Pairs that agree in every variable which both patterns have.
 
     Of the image variables that the label pattern lacks, ``c`` is stacked into channels and every other one gives pairs
-    of its own; the one label variable that the image pattern lacks enumerates classes.
+    of its own; the one label variable that the image pattern lacks enumerates classes:
+
+        images    a_z1_c1 a_z1_c2 a_z2_c1 a_z2_c2    {s}_z{z}_c{c}
+        labels    a_nucleus a_edge                   {s}_{k}
+        shared s; c → channels, z → pairs, k → classes
+        pairs     (a_z1_c1 + a_z1_c2, a_edge + a_nucleus)
+                  (a_z2_c1 + a_z2_c2, a_edge + a_nucleus)
 
     Raises:
         DataError: the patterns cannot be matched with each other at all.

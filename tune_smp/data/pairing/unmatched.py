@@ -11,8 +11,9 @@ from tune_smp.data.pairing.folders import Request, image_names, sub_folders
 from tune_smp.data.pairing.patterns import from_glob, levels
 from tune_smp.data.pairing.suggestions import suggest
 from tune_smp.data.reading.foreign_formats import foreign_by_name, foreign_format
-from tune_smp.data.reading.formats import image_suffix, is_zarr, shown
+from tune_smp.data.reading.formats import image_suffix, is_zarr
 from tune_smp.errors import Problem, SettingsError, listing
+from tune_smp.texts import shown
 
 DEEPEST = 4  # levels of folders that are looked into for a suggestion
 _LOOKED_INTO = 20  # folders, for a suggestion

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tune_smp.data.reading.foreign_formats import foreign_format
 from tune_smp.errors import DataError, Problem
+from tune_smp.texts import shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +35,6 @@ FORMATS: dict[str, ImageFormat] = {row.name: row for row in _ROWS}
 ZARR = FORMATS["OME-Zarr"]
 
 _JUNK_NAMES = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "__macosx"})
-
-
-def shown(name: str | Path) -> str:
-    """A file name that is safe to print: control characters, which could spoil a terminal, are escaped."""
-    return text if (text := str(name)).isprintable() else ascii(text)
 
 
 def is_junk(path: Path) -> bool:

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tune_smp.data.reading.calibration import UNKNOWN, Calibration
-from tune_smp.data.reading.formats import shown
 from tune_smp.errors import DataError, Problem
+from tune_smp.texts import shown
 
 IMAGE_AXES = "CSYX"  # channels, samples, height, width; every other axis counts planes
 INT32 = np.iinfo(np.int32)
@@ -198,10 +198,10 @@ def _tag_notes(info: ImageInfo) -> Iterable[str]:
 
 
 def _served_dtype(path: Path, stored: np.dtype[Any]) -> tuple[np.dtype[Any], str]:
-    """The dtype that stands for the stored one, and what is to be told about it.
+    """The dtype that stands for the stored one, and what to report about it.
 
     8, 16 and 32-bit integers and float32 stay, in the machine's byte order; bool → uint8 and float16 → float32 lose
-    nothing; float64 → float32 loses precision and is told; 64-bit integers → int32 are checked when they are read.
+    nothing; float64 → float32 loses precision and is reported; 64-bit integers → int32 are checked when they are read.
     """
     match stored.kind, stored.itemsize:
         case "b", _:

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tune_smp.data.reading.calibration import UNKNOWN, Calibration, Length
-from tune_smp.data.reading.formats import shown
 from tune_smp.data.reading.image_reader import SEVERAL_NOTE, ImageInfo, ImageReader, plane_counts, region_by_axes
 from tune_smp.errors import DataError, Problem
+from tune_smp.texts import shown
 
 BFIO_TILE = 1024  # px
 _OME_TYPES = frozenset({"uint8", "uint16", "uint32", "int8", "int16", "int32", "float32", "float64"})

@@ -12,9 +12,9 @@ from PIL import Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from tune_smp.data.reading.formats import shown
 from tune_smp.data.reading.image_reader import ImageInfo, ImageReader, undecodable
 from tune_smp.errors import DataError, Problem
+from tune_smp.texts import shown
 
 # Channels and dtype of the Pillow modes that PNG and JPEG have; alpha is not counted.
 _MODES: dict[str, tuple[int, type[np.generic]]] = {

@@ -14,7 +14,6 @@ import tifffile
 from numpy.typing import NDArray
 
 from tune_smp.data.reading.calibration import Calibration, Length
-from tune_smp.data.reading.formats import shown
 from tune_smp.data.reading.image_reader import (
     SEVERAL_NOTE,
     UNNAMED_NOTE,
@@ -28,9 +27,10 @@ from tune_smp.data.reading.image_reader import (
 )
 from tune_smp.data.reading.ome_xml import OwnPlanes, own_planes, pixel_attributes
 from tune_smp.errors import DataError, Problem
+from tune_smp.texts import shown
 
 DECODED_WHOLE = 2**26  # bytes; up to this size, decoding everything at once is faster than region by region
-# What tifffile only logs before it goes on with fewer pages or with zeros.
+# What tifffile only logs before it returns fewer pages, or zeros.
 _LOSSES = (
     "invalid page offset",
     "invalid offset",

@@ -20,7 +20,6 @@ from tune_smp.data.label_looks import LabelLook
 from tune_smp.data.label_sense import Sense, make_sense
 from tune_smp.data.labels import ClassMap, Mode, learn_class_map
 from tune_smp.data.pairing.collection import Collection, Pair
-from tune_smp.data.pairing.pairs import shown
 from tune_smp.data.processes import Workers
 from tune_smp.data.reading.image_reader import PALETTE_NOTE
 from tune_smp.data.store import pair_checks
@@ -49,6 +48,7 @@ from tune_smp.data.store.format import (
 from tune_smp.data.store.pair_checks import Plane, Surveys
 from tune_smp.data.store.twins import Pixels, Twins, find_twins, twin_notes
 from tune_smp.errors import DataError, Problem, ResourceError, listing
+from tune_smp.texts import shown
 
 logger = logging.getLogger(__name__)
 
@@ -186,7 +186,7 @@ def _looks(paths: Iterable[Path], surveys: Surveys, workers: Workers) -> list[La
 
 
 def _pixel_faults(planes: Sequence[Plane], folder: Path, workers: Workers) -> list[Fault]:
-    """What else is wrong in images whose headers were right, for everything to be told at once; nothing is written."""
+    """What else is wrong in images whose headers were right, to report everything at once; nothing is written."""
     places = [(_NOWHERE, _NOWHERE)] * len(planes)
     return [result for result in _decode(planes, places, folder, None, workers) if isinstance(result, Fault)]
 

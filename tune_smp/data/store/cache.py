@@ -25,7 +25,7 @@ from tune_smp.errors import Problem, ResourceError
 logger = logging.getLogger(__name__)
 
 UNUSED_SECONDS = 30 * 24 * 3600  # a store that nothing opened for so long goes when another one is built
-_ENDS_BYTES = 2**16  # read from both ends of a file to tell it from another one of the same name, size and time
+_ENDS_BYTES = 2**16  # read from both ends of a file to distinguish it from another one of the same name, size and time
 _BUILDING = ".building-"
 
 

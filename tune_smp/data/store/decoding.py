@@ -157,7 +157,7 @@ def _decode_plane(
 
 
 def _unreadable(error: DataError) -> Fault:
-    """Readers name the file in ``where``; its folder tells an image from a label of the same name."""
+    """Readers name the file in ``where``; its folder distinguishes an image from a label of the same name."""
     folder_and_file = Path(error.problems[0].where).parts[-2:]
     return Fault("unreadable", "/".join(folder_and_file), error.problems[0].problem)
 

@@ -31,7 +31,7 @@ class ImageStore:
     Opening maps files and copies no pixel; pickled, it is its path, so that handing it to a worker costs nothing.
 
     ``collection`` has one pair per Z or T plane; regions index into its ``pairs``. ``sizes`` are (height, width) in
-    pixels. ``notes`` are what building it had to tell.
+    pixels. ``notes`` are what building it found.
     """
 
     def __init__(self, path: Path, index: StoreIndex) -> None:
@@ -116,7 +116,7 @@ def open_or_build(
     Several processes may ask at once: one builds, the others wait. A changed file or setting gives another store.
 
     Raises:
-        DataError: files or pairs that cannot be used (all at once; with ``skip_corrupt`` they are left out and told in
+        DataError: files or pairs that cannot be used (all at once; with ``skip_corrupt`` they are left out and named in
             ``notes``), or labels that do not fit the mode.
         ResourceError: the cache cannot be written, or the disk is too small.
     """

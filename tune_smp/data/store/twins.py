@@ -1,4 +1,4 @@
-"""Images that are the same picture under several names: they tell nothing about each other in validation."""
+"""Images that are the same picture under several names: in validation one says nothing new about the other."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tune_smp.data.pairing.pairs import Pair
-from tune_smp.data.reading.formats import shown
 from tune_smp.errors import listing
+from tune_smp.texts import shown
 
 Pixels = Callable[[int], NDArray[Any]]
 Twins = tuple[tuple[int, ...], ...]

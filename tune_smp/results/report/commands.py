@@ -11,7 +11,7 @@ from tune_smp.results.report.facts import Facts, text
 from tune_smp.results.report.numbers import setting
 
 LONGEST_LINE = 100  # characters; longer ones are folded
-# What is not repeated as it was: the place of the old run, and what only made room for it. The seed is always told.
+# What is not repeated as it was: the place of the old run, and what only made room for it. The seed is always there.
 _NOT_REPEATED = frozenset({"outputDir", "overwrite", "debug", "seed"})
 
 
@@ -24,7 +24,7 @@ class NextCommand:
 
 
 def next_commands(facts: Facts) -> tuple[NextCommand, ...]:
-    """Predict with the model, go on with what is not finished: those that apply."""
+    """Predict with the model, resume what is not finished: those that apply."""
     where = str(facts.folder.path)
     commands = []
     if has_model(facts):

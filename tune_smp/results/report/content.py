@@ -18,6 +18,7 @@ from tune_smp.results.report.commands import NextCommand, again, has_model, next
 from tune_smp.results.report.facts import Facts, mapping, text
 from tune_smp.results.report.pictures import ExamplePicture, Shown, shown
 from tune_smp.results.report.tables import Difference, Failure, TrialTable, differences, failures, trial_table
+from tune_smp.texts import counted, duration
 
 _UNFINISHED = "not at its end: still at work, or stopped without a chance to say so"
 
@@ -149,7 +150,7 @@ def _key_facts(facts: Facts) -> list[tuple[str, str]]:
         ("trials", _trials(counts) if facts.is_search and counts else None),
         ("epochs", f"{epochs:,}" if epochs is not None else None),
         ("epochs saved by stopping early and pruning", f"{saved:,}" if saved else None),
-        ("time", numbers.duration(seconds) if seconds is not None else None),
+        ("time", duration(seconds) if seconds is not None else None),
         (
             f"{facts.metric} measured again, with the exported model",
             numbers.metric(exported) if exported is not None else None,
@@ -168,7 +169,7 @@ def _trials(counts: Mapping[str, Any]) -> str:
 def _optimism(facts: Facts) -> str:
     if facts.best is None:
         return ""
-    images = numbers.counted(facts.validation_images, "validation image") if facts.validation_images else ""
+    images = counted(facts.validation_images, "validation image") if facts.validation_images else ""
     these = f"the same {images}" if images else "the same validation images"
     chosen = "trial and epoch shown as best were" if facts.is_search else "epoch shown as best was"
     return (
@@ -203,7 +204,7 @@ def _curves_remark(facts: Facts, best: int | None) -> str:
     if count < len(facts.curves):
         return f"{count:,} of {len(facts.curves):,} trials are drawn, evenly spaced over the ranking."
     missing = len(facts.trials) - len(facts.curves)
-    return f"Without a curve, since no epoch was recorded: {numbers.counted(missing, 'trial')}." if missing else ""
+    return f"Without a curve, since no epoch was recorded: {counted(missing, 'trial')}." if missing else ""
 
 
 def _train_plots(facts: Facts) -> list[Plot]:

@@ -94,9 +94,9 @@ class Facts:
     @cached_property
     def best(self) -> float | None:
         """The best value of the metric."""
-        told = number(self.summary.get("best_metric"))
-        if told is not None:
-            return told
+        stated = number(self.summary.get("best_metric"))
+        if stated is not None:
+            return stated
         if self.is_search:
             return self.best_row.best_metric if self.best_row else None
         values = [value for value in self.history[self.metric_column] if not math.isnan(value)] if self.history else []
@@ -105,9 +105,9 @@ class Facts:
     @cached_property
     def best_epoch(self) -> int | None:
         """The epoch of that value."""
-        told = whole_number(self.summary.get("best_epoch"))
-        if told is not None:
-            return told
+        stated = whole_number(self.summary.get("best_epoch"))
+        if stated is not None:
+            return stated
         if self.is_search:
             return self.best_row.best_epoch if self.best_row else None
         if self.history is None or self.best is None:
@@ -118,9 +118,9 @@ class Facts:
     @cached_property
     def default(self) -> float | None:
         """The best value that the default configuration reached."""
-        told = number(self.summary.get("default_metric"))
-        if told is not None or self.default_row is None:
-            return told
+        stated = number(self.summary.get("default_metric"))
+        if stated is not None or self.default_row is None:
+            return stated
         return self.default_row.best_metric
 
 

@@ -25,24 +25,6 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %" if share >= 0.01 or share == 0 else "< 1 %"
 
 
-def duration(seconds: float | None) -> str:
-    """The two largest units."""
-    if seconds is None:
-        return MISSING
-    if seconds < 60:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min"
-
-
-def counted(count: int, noun: str) -> str:
-    """``1 epoch``, ``2 epochs``, ``1,000 epochs``."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def cell(text: str) -> str:
     """A searched value: numbers with three significant digits, everything else as it is."""
     value = number(text)

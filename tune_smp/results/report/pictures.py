@@ -14,7 +14,7 @@ from tune_smp.data.labels import IGNORE
 
 LARGEST = 640  # px shown on the longer side: three noisy images of this size are 3 MB of page
 SMALLEST = 320  # px below which pixels are drawn as squares, so that outlines don't cover what they surround
-# Okabe and Ito's orange and sky blue: told apart in every common colour blindness, and seen on black and on white.
+# Okabe and Ito's orange and sky blue: distinct in every common colour blindness, and seen on black and on white.
 LABEL_COLOUR, PREDICTION_COLOUR = (230, 159, 0), (86, 180, 233)
 _THIN = 280  # an outline is this part of the longer side: 1 px and more when three pictures share a screen
 _NOTHING, _LABEL, _PREDICTION, _IGNORED = range(4)

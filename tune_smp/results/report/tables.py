@@ -11,6 +11,7 @@ from tune_smp.errors import listing
 from tune_smp.results.leaderboard import TrialRow, number
 from tune_smp.results.report import numbers
 from tune_smp.results.report.facts import Facts
+from tune_smp.texts import duration
 
 SHORT, LONG = 160, 1200  # characters of a reason in the table and in the list of failures
 
@@ -131,7 +132,7 @@ def _course(row: TrialRow) -> tuple[Cell, ...]:
     counts = [
         _number(count, numbers.MISSING if count is None else str(count)) for count in (row.epochs, row.best_epoch)
     ]
-    return *counts, _number(row.seconds, numbers.duration(row.seconds))
+    return *counts, _number(row.seconds, duration(row.seconds) if row.seconds is not None else numbers.MISSING)
 
 
 def _reason(row: TrialRow) -> Cell:
