@@ -21,6 +21,7 @@ from tune_smp.settings.run import RunSettings
 from tune_smp.settings.search import SearchSettings
 from tune_smp.tuning.listeners import Listener
 from tune_smp.workflows import inspection, predicting, resuming, road
+from tune_smp.workflows.preparation import Findings
 from tune_smp.workflows.printing import printing_to
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def predict(
         return predicting.predict(_settings(PredictSettings, settings, flags))
 
 
-def check(settings: DataSettings | None = None, *, console: Console | None = None, **flags: Any) -> inspection.Findings:
+def check(settings: DataSettings | None = None, *, console: Console | None = None, **flags: Any) -> Findings:
     """Read a whole collection, and return what is in it and what is odd about it.
 
     Raises DataError with everything that is wrong with it.

@@ -10,7 +10,7 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 
-from tune_smp.data.pairing.collection import Collection, Pair
+from tune_smp.data.pairing.pairs import Collection, Pair
 
 Arrays = Mapping[str, NDArray[Any]]
 WriteCollection = Callable[[Arrays, Arrays], Collection]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tune_smp.data.batches import Batch, TrainingTiles, ValidationTiles, reflected
 from tune_smp.data.labels import IGNORE
 from tune_smp.data.normalization import Normalizer
-from tune_smp.data.pairing.collection import Collection
+from tune_smp.data.pairing.pairs import Collection
 from tune_smp.data.split import Region, Subset
 from tune_smp.data.store.image_store import ImageStore, open_or_build
 from tune_smp.errors import DataError

@@ -13,7 +13,8 @@ import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tune_smp.data.pairing.collection import Collection, find_images, find_pairs
+from tune_smp.data.pairing.collection import find_images, find_pairs
+from tune_smp.data.pairing.pairs import Collection
 from tune_smp.errors import DataError, SettingsError
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from tune_smp.data.label_values import DISTINCT_LIMIT, distinct_values, label_values
+from tune_smp.data.label_values import DISTINCT_LIMIT, ValueCounter, label_values
 from tune_smp.data.labels import IGNORE, ClassMap, Mode, learn_class_map
 from tune_smp.errors import DataError
 
@@ -190,6 +190,12 @@ def test_255_classes_fit() -> None:
     label = np.arange(255, dtype=np.uint8).reshape(1, 15, 17)
     class_map = learned("multiclass", label)
     assert class_map.encode(label).max() == 254
+
+
+def distinct_values(label: NDArray[Any], limit: int = DISTINCT_LIMIT) -> NDArray[Any]:
+    counter = ValueCounter(limit)
+    counter.add(label)
+    return counter.result()[0].astype(label.dtype)
 
 
 @given(hnp.arrays(st.sampled_from(INTEGERS), (1, 9, 4), elements=st.integers(0, 100)))

@@ -12,16 +12,14 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from tune_smp.data import channel_statistics
-from tune_smp.data.channel_statistics import HIGH_PERCENTILE, LOW_PERCENTILE
-from tune_smp.data.normalization import (
+from tune_smp.data.channel_statistics import (
+    HIGH_PERCENTILE,
+    LOW_PERCENTILE,
     ChannelStatistics,
-    Method,
-    Normalization,
-    Normalizer,
-    affine,
     image_statistics,
     pool_statistics,
 )
+from tune_smp.data.normalization import Method, Normalization, Normalizer, affine
 from tune_smp.errors import DataError
 
 METHODS: tuple[Method, ...] = ("percentile", "zscore", "minmax", "none")

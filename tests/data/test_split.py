@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tune_smp.data.pairing.collection import Collection, Pair
+from tune_smp.data.pairing.pairs import Collection, Pair
 from tune_smp.data.split import Region, read_split, split_groups, split_regions, write_split
 from tune_smp.errors import DataError, ResourceError, SettingsError
 

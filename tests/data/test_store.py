@@ -10,9 +10,10 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
+from tune_smp.data.channel_statistics import image_statistics
 from tune_smp.data.labels import IGNORE
-from tune_smp.data.normalization import image_statistics
-from tune_smp.data.pairing.collection import Collection, Pair, find_pairs
+from tune_smp.data.pairing.collection import find_pairs
+from tune_smp.data.pairing.pairs import Collection, Pair
 from tune_smp.data.split import Region
 from tune_smp.data.store import build as store_build
 from tune_smp.data.store import decoding

@@ -19,7 +19,8 @@ import pytest
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from tune_smp.data.pairing.collection import Collection, find_pairs
+from tune_smp.data.pairing.collection import find_pairs
+from tune_smp.data.pairing.pairs import Collection
 from tune_smp.data.store import cache as store_cache
 from tune_smp.data.store.image_store import ImageStore, open_or_build
 from tune_smp.errors import DataError, ResourceError

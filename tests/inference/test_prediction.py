@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from tune_smp.data.normalization import affine, image_statistics
+from tune_smp.data.channel_statistics import image_statistics
+from tune_smp.data.normalization import affine
 from tune_smp.data.preprocessing import Preprocessing
 from tune_smp.data.reading.images import LabelWriter, open_image
 from tune_smp.errors import DataError, ResourceError, SettingsError

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tune_smp.data.normalization import Normalization, affine, image_statistics
+from tune_smp.data.channel_statistics import image_statistics
+from tune_smp.data.normalization import Normalization, affine
 from tune_smp.data.preprocessing import Preprocessing
 from tune_smp.data.reading.image_reader import ImageInfo
 from tune_smp.errors import DataError, ResourceError

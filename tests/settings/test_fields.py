@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from tune_smp.settings.commands import DemoSettings
 from tune_smp.settings.data import CheckSettings
-from tune_smp.settings.fields import GROUPS, Flag, field_name, flag_name, flags_of
+from tune_smp.settings.fields import GROUPS, Flag, flag_name, flags_of
 from tune_smp.settings.predict import PredictSettings
 from tune_smp.settings.run import RunSettings
 
@@ -51,12 +49,6 @@ WIPP_FLAGS = {
 )
 def test_names(field: str, flag: str) -> None:
     assert flag_name(field) == flag
-    assert field_name(flag) == field
-
-
-@given(st.from_regex(r"[a-z][a-z0-9]*(_[a-z][a-z0-9]*)*", fullmatch=True))
-def test_names_go_there_and_back(field: str) -> None:
-    assert field_name(flag_name(field)) == field
 
 
 @pytest.mark.parametrize("flag", ALL)

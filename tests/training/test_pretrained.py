@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.training.best import best_weights
 from tune_smp.data.labels import Mode
 from tune_smp.data.split import Region
 from tune_smp.data.store.image_store import ImageStore
@@ -31,7 +32,7 @@ def export(run: TrainingRun, folder: Path) -> Path:
     """The run's model as smp writes it."""
     settings = run.settings
     model: Any = build_model(settings, channels=run.shape.channels, classes=run.shape.classes, load_weights=False)
-    model.load_state_dict(run.best_model_state)
+    model.load_state_dict(best_weights(run))
     model.save_pretrained(folder)
     return folder
 
@@ -106,7 +107,7 @@ def test_the_exported_model_alone_gives_its_weights(
     for path in (folder / "model", folder):
         (folder / "checkpoint.pth").unlink(missing_ok=True)
         run = TrainingRun(make_settings(pretrained_model=path), make_store("binary"), regions)
-        assert_same(run.model.state_dict(), dict(earlier.best_model_state or {}))
+        assert_same(run.model.state_dict(), best_weights(earlier))
         assert run.epoch == 0
         assert not run.state_dict()["optimizer"]["state"]
 
@@ -173,7 +174,7 @@ def test_describe(folder: Path) -> None:
 def test_load_exported(earlier: TrainingRun, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     model = load_exported(folder / "model")
     assert not model.training
-    assert_same(model.state_dict(), dict(earlier.best_model_state or {}))
+    assert_same(model.state_dict(), best_weights(earlier))
     assert model(torch.rand(1, 1, 64, 64)).shape == (1, 1, 64, 64)
     assert capfd.readouterr().out == ""
 

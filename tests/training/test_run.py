@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.training.best import best_weights
 from tune_smp.choices.metrics import METRICS
 from tune_smp.choices.optimizers import OPTIMIZERS
 from tune_smp.data.labels import Mode
@@ -82,7 +83,7 @@ def test_stopped_stored_and_resumed_is_the_same_run(
 
     assert history(second) == history(straight)
     assert_same_tensors(second.model.state_dict(), straight.model.state_dict())
-    assert_same_tensors(second.best_model_state or {}, straight.best_model_state or {})
+    assert_same_tensors(best_weights(second), best_weights(straight))
 
 
 def test_state_given_to_the_constructor_is_the_same_as_loaded(
@@ -132,10 +133,10 @@ def test_the_best_epoch_is_kept(make_settings: MakeSettings, make_store: MakeSto
         metrics = [row["metric"] for row in run.history]
         assert report["best_metric"] == max(metrics)
         assert report["best_epoch"] == metrics.index(max(metrics)) + 1  # the first of equals
-        assert_same_tensors(run.best_model_state or {}, weights[report["best_epoch"]])
+        assert_same_tensors(best_weights(run), weights[report["best_epoch"]])
         state = run.state_dict()
         assert (state["best_model"] is None) == (report["best_epoch"] == report["epoch"])
-    assert all(tensor.is_contiguous() for tensor in (run.best_model_state or {}).values())  # safetensors asks for it
+        assert all(tensor.is_contiguous() for tensor in (state["best_model"] or {}).values())  # safetensors asks for it
 
 
 @pytest.mark.parametrize("metric", METRICS.values(), ids=lambda metric: metric.key)
@@ -198,7 +199,7 @@ def test_divergence_is_told_within_the_epoch(
 ) -> None:
     run = TrainingRun(make_settings(), make_store("binary"), regions)
     good = run.run_epoch()
-    weights = {name: tensor.clone() for name, tensor in (run.best_model_state or {}).items()}
+    weights = best_weights(run)
     run.model.register_forward_hook(lambda _model, _images, logits: logits * math.nan)
     bad = run.run_epoch()
     assert any(tensor.isnan().any() for tensor in run.model.state_dict().values())
@@ -207,7 +208,7 @@ def test_divergence_is_told_within_the_epoch(
     assert math.isnan(bad["metric"])
     assert math.isnan(bad["val_iou"])
     assert (bad["best_epoch"], bad["best_metric"]) == (good["epoch"], good["metric"])
-    assert_same_tensors(run.best_model_state or {}, weights)
+    assert_same_tensors(best_weights(run), weights)
     state = stored(run, tmp_path / "checkpoint.pth")
     assert state["best_model"] is not None
     assert_same_tensors(state["best_model"], weights)
@@ -224,7 +225,7 @@ def test_divergence_in_the_first_epoch_leaves_no_best(
     assert report["stop"] == "diverged"
     assert report["best_epoch"] == 0
     assert math.isnan(report["best_metric"])
-    assert run.best_model_state is None
+    assert best_weights(run) == {}
 
 
 @pytest.mark.parametrize("batch_size", [1, 5])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickle
 import re
 from typing import Any
 
@@ -320,11 +319,6 @@ def test_the_display_is_drawn_without_being_asked(stream: io.StringIO) -> None:
         assert progress._live.auto_refresh
         assert progress._live.refresh_per_second <= 4
     assert "no epoch has ended" in stream.getvalue()
-
-
-def test_the_display_may_be_pickled_with_those_who_hold_it(stream: io.StringIO) -> None:
-    with on_terminal(stream) as progress:
-        assert vars(pickle.loads(pickle.dumps(progress))) == {}  # noqa: S301  our own bytes
 
 
 # --- a single run

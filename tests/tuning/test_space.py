@@ -16,9 +16,8 @@ from tune_smp.choices.encoders import unbuildable
 from tune_smp.choices.losses import MODES
 from tune_smp.errors import SettingsError
 from tune_smp.settings.encoder_choice import chosen_encoder
-from tune_smp.settings.fields import field_name
 from tune_smp.settings.run import RunSettings
-from tune_smp.tuning.space import Domain, Point, Range, Scalar, SearchSpace, ends, flag_of, values_by_flag
+from tune_smp.tuning.space import FLAGS, Domain, Point, Range, Scalar, SearchSpace, ends, flag_of, values_by_flag
 from tune_smp.tuning.space_file import named_spaces, parse_space, read_space
 
 NAMES = sorted(named_spaces())
@@ -122,7 +121,7 @@ def test_every_pair_that_can_be_built_can_be_picked_and_no_other(name: str) -> N
 def test_the_plain_default_is_the_first_of_what_is_searched(name: str) -> None:
     space = under(read_space(name))
     for parameter in space.parameters:
-        default = RunSettings.model_fields[field_name(parameter.flag)].default
+        default = RunSettings.model_fields[FLAGS[parameter.flag].field].default
         if isinstance(parameter.domain, Range):
             assert default is None or parameter.when or parameter.domain.low <= default <= parameter.domain.high
         else:

@@ -174,7 +174,7 @@ class TestSetUp:
 
         monkeypatch.setattr("tune_smp.tuning.trainable._build", fail)
         trainable = SmpTrainable.__new__(SmpTrainable)
-        trainable.setup(TrialConfig({}, Path("store"), Path("split.csv")).as_ray_config())
+        trainable.setup({"trial": TrialConfig({}, Path("store"), Path("split.csv"))})
         return trainable.step()
 
     @pytest.mark.parametrize(

@@ -126,13 +126,6 @@ def label_values(name: str, chunks: Iterable[NDArray[Any]]) -> LabelValues:
     )
 
 
-def distinct_values(label: NDArray[Any], limit: int = DISTINCT_LIMIT) -> NDArray[Any]:
-    """Sorted distinct values; of more than ``limit`` only ``limit + 1``, the smallest and the largest among them."""
-    counter = ValueCounter(limit)
-    counter.add(label)
-    return counter.result()[0].astype(label.dtype)
-
-
 def packed(colors: NDArray[np.uint8]) -> NDArray[np.int32]:
     """Colours (3, ...) → 0xRRGGBB (...)."""
     red, green, blue = colors.astype(np.int32)

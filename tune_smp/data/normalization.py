@@ -14,17 +14,8 @@ from typing import Any, Literal, Protocol, Self, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from tune_smp.data.channel_statistics import ChannelStatistics, Floats, image_statistics, pool_statistics
+from tune_smp.data.channel_statistics import ChannelStatistics, Floats, pool_statistics
 from tune_smp.errors import DataError, Problem
-
-__all__ = [
-    "ChannelStatistics",
-    "Normalization",
-    "Normalizer",
-    "affine",
-    "image_statistics",
-    "pool_statistics",
-]
 
 Method = Literal["percentile", "zscore", "minmax", "none"]
 Scope = Literal["image", "collection"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tune_smp.data.pairing.collection import Collection, find_pairs
+from tune_smp.data.pairing.collection import find_pairs
+from tune_smp.data.pairing.pairs import Collection
 from tune_smp.data.store.image_store import ImageStore, open_or_build
 from tune_smp.settings.data import DataSettings
 from tune_smp.settings.label_colors import label_colors

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self, get_args
 
@@ -75,19 +75,10 @@ class Preprocessing:
         return {
             "format_version": FORMAT_VERSION,
             "segmentation_mode": self.segmentation_mode,
-            "channels": self.channels,
+            **{entry.name: getattr(self, entry.name) for entry in fields(self)},
             "class_map": self.class_map.to_json(),
             "normalization": self.normalization.to_json(),
-            "channel_variable": self.channel_variable,
             "channel_values": list(self.channel_values),
-            "tile_size": self.tile_size,
-            "divisor": self.divisor,
-            "fixed_tile_size": self.fixed_tile_size,
-            "architecture": self.architecture,
-            "encoder": self.encoder,
-            "encoder_weights": self.encoder_weights,
-            "metric": dict(self.metric),
-            "tune_smp_version": self.tune_smp_version,
         }
 
     @classmethod

@@ -18,8 +18,7 @@ from typing import Literal
 
 import numpy as np
 
-from tune_smp.data.pairing.collection import Collection
-from tune_smp.data.pairing.pairs import Pair, relative_name
+from tune_smp.data.pairing.pairs import Collection, Pair, relative_name
 from tune_smp.errors import DataError, Problem, ResourceError, SettingsError, nearest
 from tune_smp.texts import shown
 from tune_smp.writing import whole_file

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tune_smp.data.normalization import Affine, image_statistics
+from tune_smp.data.channel_statistics import image_statistics
+from tune_smp.data.normalization import Affine
 from tune_smp.data.preprocessing import Preprocessing
 from tune_smp.data.tiles import Window, windows
 from tune_smp.errors import DataError, Problem, ResourceError

@@ -35,16 +35,6 @@ class Parameter:
         return re.sub("[A-Z]", lambda letter: f" {letter[0].lower()}", words).capitalize()
 
     @property
-    def section(self) -> str:
-        """Heading that the flag stands under, in a form as in help."""
-        return self.flag.about.group
-
-    @property
-    def is_output(self) -> bool:
-        """Whether the program writes there."""
-        return self.flag.about.folder == "written"
-
-    @property
     def is_collection(self) -> bool:
         """Whether it is a folder of images."""
         return bool(self.flag.about.subfolders)
@@ -60,18 +50,18 @@ class Parameter:
 
 def inputs() -> tuple[Parameter, ...]:
     """What the plugin is given, in the order of a form that is read from top to bottom."""
-    return tuple(parameter for parameter in _parameters() if not parameter.is_output)
+    return tuple(parameter for parameter in _parameters() if parameter.flag.about.folder != "written")
 
 
 def outputs() -> tuple[Parameter, ...]:
     """The folders that the plugin fills."""
-    return tuple(parameter for parameter in _parameters() if parameter.is_output)
+    return tuple(parameter for parameter in _parameters() if parameter.flag.about.folder == "written")
 
 
 def sections() -> dict[str, tuple[Parameter, ...]]:
     """The inputs by heading."""
-    headings = dict.fromkeys(parameter.section for parameter in inputs())
-    return {heading: tuple(row for row in inputs() if row.section == heading) for heading in headings}
+    headings = dict.fromkeys(parameter.flag.about.group for parameter in inputs())
+    return {heading: tuple(row for row in inputs() if row.flag.about.group == heading) for heading in headings}
 
 
 def _parameters() -> tuple[Parameter, ...]:

@@ -28,8 +28,8 @@ def plugin() -> dict[str, Any]:
         "citation": identity.CITATION,
         "containerId": identity.CONTAINER,
         "baseCommand": list(identity.BASE_COMMAND),
-        "inputs": [_input(parameter) for parameter in inputs()],
-        "outputs": [_output(parameter) for parameter in outputs()],
+        "inputs": [_slot(parameter) for parameter in inputs()],
+        "outputs": [_slot(parameter) for parameter in outputs()],
         "ui": [*map(_field, inputs()), _fieldsets()],
         "resourceRequirements": {
             "ramMin": identity.LEAST_MEMORY_MIB,
@@ -48,22 +48,14 @@ def wipp_type(parameter: Parameter) -> str:
     return "string" if parameter.flag.kind == "text" else parameter.flag.kind
 
 
-def _input(parameter: Parameter) -> dict[str, Any]:
-    entry = {
-        "name": parameter.name,
-        "type": wipp_type(parameter),
-        "description": parameter.flag.description,
-        "required": parameter.flag.required,
-    }
-    return {**entry, "options": {"values": list(parameter.choices)}} if parameter.choices else entry
-
-
-def _output(parameter: Parameter) -> dict[str, Any]:
+def _slot(parameter: Parameter) -> dict[str, Any]:
+    options = {"options": {"values": list(parameter.choices)}} if parameter.choices else {}
     return {
         "name": parameter.name,
         "type": wipp_type(parameter),
         "description": parameter.flag.description,
         "required": parameter.flag.required,
+        **options,
     }
 
 

@@ -6,32 +6,30 @@ else.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+import io
+import sys
+from collections.abc import Mapping
 from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 
 def yaml_text(value: Mapping[str, Any]) -> str:
     """The text; keys must be plain words, values those of JSON."""
-    return "\n".join(_lines(value)) + "\n"
+    yaml, text = YAML(), io.StringIO()
+    yaml.width = sys.maxsize
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.representer.add_representer(
+        type(None), lambda made, _: made.represent_scalar("tag:yaml.org,2002:null", "null")
+    )
+    yaml.dump(_quoted(value), text)
+    return text.getvalue()
 
 
-def _lines(value: Mapping[str, Any] | list[Any]) -> Iterator[str]:
+def _quoted(value: Any) -> Any:
     if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _entry(f"{key}:", item)
-    else:
-        for item in value:
-            yield from _entry("-", item)
-
-
-def _entry(head: str, value: Any) -> Iterator[str]:
-    if not isinstance(value, Mapping | list) or not value:
-        yield f"{head} {json.dumps(value, ensure_ascii=False)}"
-    elif head == "-":
-        first, *rest = _lines(value)
-        yield f"- {first}"
-        yield from (f"  {line}" for line in rest)
-    else:
-        yield head
-        yield from (f"  {line}" for line in _lines(value))
+        return {key: _quoted(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_quoted(item) for item in value]
+    return DoubleQuotedScalarString(value) if isinstance(value, str) else value

@@ -8,7 +8,6 @@ Help texts, docs/flags.md and error messages read `flags_of`; nothing about a fl
 from __future__ import annotations
 
 import functools
-import re
 import types
 import typing
 from collections.abc import Iterable
@@ -85,11 +84,6 @@ def flag_name(field: str) -> str:
     """``batch_size`` to ``batchSize``."""
     head, *tail = field.split("_")
     return head + "".join(part.capitalize() for part in tail)
-
-
-def field_name(flag: str) -> str:
-    """``batchSize`` to ``batch_size``."""
-    return re.sub("[A-Z]", lambda letter: f"_{letter[0].lower()}", flag)
 
 
 @functools.cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -107,13 +107,6 @@ class TrainingRun:
     def batch_size(self) -> int:
         """Tiles per step."""
         return self.feed.batch_size
-
-    @property
-    def best_model_state(self) -> Mapping[str, Tensor] | None:
-        """The weights of the best epoch, on the CPU; None before there is one."""
-        if self.best_epoch == 0:
-            return None
-        return _copied(self.model) if self.best_epoch == self.epoch else self._best_weights
 
     @property
     def last_report(self) -> EpochReport:

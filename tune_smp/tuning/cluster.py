@@ -266,8 +266,7 @@ def _silence_ray() -> None:
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
     for name in ("ray", "ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    ray_private.print_worker_lines_with(_keep_for_the_log)
-    ray_private.leave_sigterm_alone()
+    ray_private.keep_quiet(_keep_for_the_log)
 
 
 def _keep_for_the_log(data: dict[str, Any], ignore_prefix: bool) -> None:  # noqa: ARG001  Ray's signature

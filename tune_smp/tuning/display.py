@@ -189,10 +189,6 @@ class Display(Listener):
         if self._live:
             self._live.stop()
 
-    def __getstate__(self) -> dict[str, Any]:
-        # Ray pickles its callbacks with the Tuner; a live display is nothing to keep.
-        return {}
-
     @override
     def started(self, number: int, flags: Mapping[str, Any], max_epochs: int) -> None:
         with self._lock:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from functools import cache
-from typing import Any
 
 from ray.util.metrics import Gauge
 from typing_extensions import override
@@ -64,7 +63,3 @@ class GaugeKeeper(Listener):
         while not self._over.wait(REFRESH_S):
             for number in list(self._values):
                 self._set(number)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Ray pickles its callbacks with the Tuner, and listeners with them; threads cannot be.
-        return {}

@@ -86,11 +86,10 @@ def token_headers() -> dict[str, str]:
     return dict(get_auth_headers_if_auth_enabled({}))
 
 
-def print_worker_lines_with(write: Callable[[dict[str, Any], bool], None]) -> None:
-    """Hand what Ray would print to ``write``: the death of a worker is printed whatever its loggers are set to."""
+def keep_quiet(write: Callable[[dict[str, Any], bool], None]) -> None:
+    """Hand what Ray would print to ``write``: the death of a worker is printed whatever its loggers are set to.
+
+    Keep Ray from answering SIGTERM, by draining its node for up to 30 s and leaving.
+    """
     ray._private.worker.print_to_stdstream = write
-
-
-def leave_sigterm_alone() -> None:
-    """Keep Ray from answering SIGTERM by draining its node for up to 30 s and leaving."""
     ray._private.utils.set_sigterm_handler = lambda _handler: None

@@ -54,10 +54,6 @@ class TrialConfig:
     gpus: float = 0.0
     number: int = 0
 
-    def as_ray_config(self) -> dict[str, Any]:
-        """The flat dictionary that Ray hands to ``setup``."""
-        return {"trial": self}
-
 
 class SmpTrainable(tune.Trainable):
     """A training run as Ray Tune drives it.
@@ -123,7 +119,7 @@ class SmpTrainable(tune.Trainable):
     def _begin(self, trial: TrialConfig) -> None:
         self._run: Any = None
         self._refusal: TuneSmpError | None = None
-        _log_warnings_only()
+        logging.getLogger("timm").setLevel(logging.ERROR)
         write_as_the_user_does()
         try:
             _share_the_machine(trial)
@@ -228,7 +224,3 @@ def refusal_from_plain(plain: dict[str, Any]) -> TuneSmpError:
 
 def _all_kinds(kind: type[TuneSmpError]) -> list[type[TuneSmpError]]:
     return [kind, *(deeper for child in kind.__subclasses__() for deeper in _all_kinds(child))]
-
-
-def _log_warnings_only() -> None:
-    logging.getLogger("timm").setLevel(logging.ERROR)

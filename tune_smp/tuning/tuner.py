@@ -112,7 +112,7 @@ def _tuner(
 ) -> tune.Tuner:
     def config(trial_id: str, asked: AskedTrial) -> dict[str, Any]:
         replay(plan.scheduler, trial_id, asked.curve)
-        return config_of(asked).as_ray_config()
+        return {"trial": config_of(asked)}
 
     def room() -> int:
         return 0 if stop.asked else plan.room()

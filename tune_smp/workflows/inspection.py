@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
-from tune_smp.data.findings import describe_collection, inspect_split
 from tune_smp.errors import Problem, SettingsError
 from tune_smp.results.folder import RunFolder, claimed, read_json
 from tune_smp.results.logs import logged
@@ -13,32 +11,15 @@ from tune_smp.settings.data import DataSettings
 from tune_smp.settings.run import RunSettings
 from tune_smp.settings.search import SearchSettings
 from tune_smp.workflows.delivery import write_report
-from tune_smp.workflows.preparation import decode, find, reopen, split
-from tune_smp.workflows.printing import note, output
-
-
-@dataclass(frozen=True, slots=True)
-class Findings:
-    """What ``check`` found: numbers of pairs and channels, the collection in ``lines``, what is odd in ``notes``."""
-
-    pairs: int
-    channels: int
-    lines: tuple[str, ...]
-    notes: tuple[str, ...]
+from tune_smp.workflows.preparation import Findings, look_at, reopen
+from tune_smp.workflows.printing import output
 
 
 def check(settings: DataSettings) -> Findings:
     """Read a whole collection and say what is in it. Raises DataError with everything that is wrong with it."""
-    collection = find(settings)
-    store = decode(settings, collection)
-    regions = split(settings, store)
-    lines = describe_collection(store, regions)
-    for line in lines:
-        output.print(line)
-    of_split = inspect_split(store, regions)
-    note(of_split)
+    found = look_at(settings)
     output.print("no problems found")
-    return Findings(len(store), store.channels, lines, (*collection.notes, *store.notes, *of_split))
+    return found
 
 
 def report(output_dir: Path) -> Path:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from tune_smp.data.findings import describe_collection, inspect_split
 from tune_smp.data.opening import find_collection, open_store
-from tune_smp.data.pairing.collection import Collection
 from tune_smp.data.split import Region, read_split, split_groups, split_regions, write_split
 from tune_smp.data.store.image_store import ImageStore
 from tune_smp.results.folder import RunFolder
@@ -23,44 +22,61 @@ class PreparedData:
     regions: tuple[Region, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What there is: the ``data``, the collection in ``lines``, what is odd in ``notes``."""
+
+    data: PreparedData
+    lines: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def pairs(self) -> int:
+        """Number of pairs."""
+        return len(self.data.store)
+
+    @property
+    def channels(self) -> int:
+        """Channels of every image."""
+        return self.data.store.channels
+
+
 def prepare(settings: RunFlags, folder: RunFolder) -> PreparedData:
     """Find, decode and split the collection, say what is in it, and write split.csv. Raises DataError."""
-    collection = find(settings)
-    store = decode(settings, collection)
-    regions = split(settings, store)
-    note(inspect_split(store, regions))
-    write_split(folder.split, regions, store.collection, split_groups(store.collection, settings.group_by))
-    for line in describe_collection(store, regions):
-        output.print(line)
-    return PreparedData(store, regions)
+    data = look_at(settings).data
+    groups = split_groups(data.store.collection, settings.group_by)
+    write_split(folder.split, data.regions, data.store.collection, groups)
+    return data
 
 
-def reopen(settings: RunFlags, folder: RunFolder) -> PreparedData:
-    """The same data as an earlier session had, split as split.csv says. Raises DataError."""
-    store = decode(settings, find(settings))
-    return PreparedData(store, read_split(folder.split, store.collection))
-
-
-def find(settings: DataSettings) -> Collection:
-    """The images, paired with their labels; what is odd about them is printed. Raises DataError."""
-    collection = find_collection(settings)
-    note(collection.notes)
-    return collection
-
-
-def decode(settings: DataSettings, collection: Collection) -> ImageStore:
-    """The decoded images; what is odd about them is printed. Raises DataError, ResourceError."""
-    store = open_store(settings, collection)
-    note(store.notes)
-    return store
-
-
-def split(settings: DataSettings, store: ImageStore) -> tuple[Region, ...]:
-    """Which regions train, and which validate. Raises DataError."""
-    return split_regions(
+def look_at(settings: DataSettings) -> Findings:
+    """Find, decode and split a collection, and print what is in it and what is odd about it. Raises DataError."""
+    store, notes = decode(settings)
+    regions = split_regions(
         store.sizes,
         split_groups(store.collection, settings.group_by),
         names=[pair.name for pair in store.pairs],
         train_fraction=settings.train_fraction,
         seed=settings.seed,
     )
+    of_split, lines = inspect_split(store, regions), describe_collection(store, regions)
+    note(of_split)
+    for line in lines:
+        output.print(line)
+    return Findings(PreparedData(store, regions), tuple(lines), (*notes, *of_split))
+
+
+def reopen(settings: RunFlags, folder: RunFolder) -> PreparedData:
+    """The same data as an earlier session had, split as split.csv says. Raises DataError."""
+    store, _ = decode(settings)
+    return PreparedData(store, read_split(folder.split, store.collection))
+
+
+def decode(settings: DataSettings) -> tuple[ImageStore, tuple[str, ...]]:
+    """The images, paired with their labels and decoded, and what is odd, which is printed. Raises DataError,
+    ResourceError."""
+    collection = find_collection(settings)
+    note(collection.notes)
+    store = open_store(settings, collection)
+    note(store.notes)
+    return store, (*collection.notes, *store.notes)

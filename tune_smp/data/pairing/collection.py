@@ -18,11 +18,9 @@ from tune_smp.data.pairing.name_matching import match_names, number_or_text
 from tune_smp.data.pairing.pairs import (
     Collection,
     FoundFile,
-    Pair,
     Unpaired,
     Value,
     broken_stacks,
-    expand_planes,
     pair_by_names,
     pair_by_variables,
     stack,
@@ -34,8 +32,6 @@ from tune_smp.data.reading.foreign_formats import foreign_by_name
 from tune_smp.errors import DataError, Problem, SettingsError, listing
 from tune_smp.settings.folders import collection_folders, resolve_folder
 from tune_smp.texts import shown
-
-__all__ = ["Collection", "ImageGroup", "Pair", "Value", "expand_planes", "find_images", "find_pairs"]
 
 
 @dataclass(frozen=True)

@@ -12,21 +12,6 @@ from tune_smp.data.reading.formats import image_stem
 from tune_smp.errors import DataError, Problem, listing
 from tune_smp.texts import shown
 
-__all__ = [
-    "CHANNEL_VARIABLE",
-    "Collection",
-    "FoundFile",
-    "Pair",
-    "Stacks",
-    "Unpaired",
-    "Value",
-    "broken_stacks",
-    "expand_planes",
-    "pair_by_names",
-    "pair_by_variables",
-    "stack",
-]
-
 Value = int | float | str
 Key = tuple[Value, ...]
 

@@ -25,14 +25,12 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from tune_smp.data.reading.calibration import UNKNOWN, Calibration
-from tune_smp.data.reading.formats import image_format, image_stem, image_suffix, is_junk
+from tune_smp.data.reading.formats import image_format, image_suffix
 from tune_smp.data.reading.image_reader import ImageInfo, ImageReader, undecodable
 from tune_smp.data.reading.ome_zarr import ZarrReader, calibrate_zarr, find_full_resolution
 from tune_smp.data.reading.tiff import TiffReader, calibrate_tiff
 from tune_smp.errors import DataError, Problem, ResourceError
 from tune_smp.texts import shown
-
-__all__ = ["ImageInfo", "ImageReader", "LabelWriter", "image_stem", "is_junk", "open_image"]
 
 TILE = 1024  # px, the tiles in which bfio reads and writes
 Size = tuple[int, int]  # height, width

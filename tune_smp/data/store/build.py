@@ -19,7 +19,7 @@ from tune_smp.data.label_forms import as_numbers, color_classes
 from tune_smp.data.label_looks import LabelLook
 from tune_smp.data.label_sense import Sense, make_sense
 from tune_smp.data.labels import ClassMap, Mode, learn_class_map
-from tune_smp.data.pairing.collection import Collection, Pair
+from tune_smp.data.pairing.pairs import Collection, Pair
 from tune_smp.data.processes import Workers
 from tune_smp.data.reading.image_reader import PALETTE_NOTE
 from tune_smp.data.store import pair_checks

@@ -68,7 +68,7 @@ def store_key(request: StoreRequest) -> str:
         request.skip_corrupt,
         request.label_colors,
     )
-    described = json.dumps([settings, collection_to_json(request.collection), fingerprints])
+    described = json.dumps([settings, collection_to_json(request.collection), fingerprints], default=str)
     return hashlib.blake2b(described.encode(), digest_size=16).hexdigest()
 
 

@@ -13,7 +13,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tune_smp.data.labels import ClassMap
-from tune_smp.data.pairing.collection import Collection, Pair
+from tune_smp.data.pairing.pairs import Collection, Pair
 
 FORMAT_VERSION = 2  # raised when older stores must be built anew
 ALIGNMENT = 64  # bytes; an array that begins at a cache line
@@ -74,11 +74,11 @@ class StoreIndex:
             "format_version": FORMAT_VERSION,
             "collection": collection_to_json(self.collection),
             "class_map": self.class_map.to_json(),
-            "images": [[extent.offset, extent.shape, extent.dtype] for extent in self.images],
-            "masks": [[extent.offset, extent.shape, extent.dtype] for extent in self.masks],
+            "images": [astuple(extent) for extent in self.images],
+            "masks": [astuple(extent) for extent in self.masks],
             "notes": self.notes,
         }
-        (folder / INDEX).write_text(json.dumps(document), encoding="utf-8")
+        (folder / INDEX).write_text(json.dumps(document, default=str), encoding="utf-8")
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -96,16 +96,8 @@ class StoreIndex:
 
 
 def collection_to_json(collection: Collection) -> dict[str, Any]:
-    """Everything but the notes, as plain JSON values."""
-    return {
-        "pairs": [_pair_to_json(pair) for pair in collection.pairs],
-        "channel_variable": collection.channel_variable,
-        "channel_values": list(collection.channel_values),
-        "class_variable": collection.class_variable,
-        "class_values": list(collection.class_values),
-        "twins": collection.twins,
-        "levels": collection.levels,
-    }
+    """Everything but the notes, as plain JSON values, or paths."""
+    return asdict(replace(collection, notes=()))
 
 
 def write_tables(folder: Path, tables: Mapping[str, NDArray[Any]]) -> None:
@@ -135,16 +127,6 @@ def flush_to_disk(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def _pair_to_json(pair: Pair) -> dict[str, Any]:
-    return {
-        "name": pair.name,
-        "images": [str(path) for path in pair.images],
-        "labels": [str(path) for path in pair.labels],
-        "variables": dict(pair.variables),
-        "plane": pair.plane,
-    }
 
 
 def _collection_from_json(document: Mapping[str, Any]) -> Collection:

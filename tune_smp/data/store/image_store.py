@@ -10,17 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tune_smp.data.channel_statistics import ChannelStatistics
 from tune_smp.data.labels import Mode
-from tune_smp.data.normalization import ChannelStatistics
-from tune_smp.data.pairing.collection import Collection
+from tune_smp.data.pairing.pairs import Collection
 from tune_smp.data.split import Region
 from tune_smp.data.store import cache as store_cache
 from tune_smp.data.store.build import StoreRequest, build_store
 from tune_smp.data.store.foreground import class_pixels, value_counts
 from tune_smp.data.store.format import IMAGES, MASKS, STATISTICS, StoreIndex, map_file, read_tables
 from tune_smp.errors import DataError, Problem
-
-__all__ = ["ImageStore", "class_counts", "open_or_build"]
 
 _ROWS = 1024  # of a mask counted in one go: bounds the memory
 

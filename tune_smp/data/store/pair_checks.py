@@ -12,8 +12,7 @@ from typing import Any, cast
 import numpy as np
 
 from tune_smp.data.label_values import LabelValues
-from tune_smp.data.pairing.collection import Pair, expand_planes
-from tune_smp.data.pairing.pairs import relative_name
+from tune_smp.data.pairing.pairs import Pair, expand_planes, relative_name
 from tune_smp.data.reading.image_reader import NAME_AXES, UNNAMED_NOTE, ImageInfo, counted_notes
 from tune_smp.data.store.decoding import Fault, FaultKind, Survey
 from tune_smp.errors import DataError, Problem, listing

@@ -94,8 +94,7 @@ class Facts:
     @cached_property
     def best(self) -> float | None:
         """The best value of the metric."""
-        stated = number(self.summary.get("best_metric"))
-        if stated is not None:
+        if (stated := number(self.summary.get("best_metric"))) is not None:
             return stated
         if self.is_search:
             return self.best_row.best_metric if self.best_row else None
@@ -105,8 +104,7 @@ class Facts:
     @cached_property
     def best_epoch(self) -> int | None:
         """The epoch of that value."""
-        stated = whole_number(self.summary.get("best_epoch"))
-        if stated is not None:
+        if (stated := whole_number(self.summary.get("best_epoch"))) is not None:
             return stated
         if self.is_search:
             return self.best_row.best_epoch if self.best_row else None
