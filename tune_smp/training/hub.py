@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import huggingface_hub
-from huggingface_hub import constants
+from huggingface_hub import HfFileMetadata, constants
 from huggingface_hub.errors import EntryNotFoundError
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]  # not listed
 
@@ -119,7 +119,7 @@ def _fetch_one(files: HubFiles, name: str, on_size: TellSize) -> None:
     huggingface_hub.hf_hub_download(files.repository, name, revision=files.revision)
 
 
-def _ask_twice(url: str) -> Any:
+def _ask_twice(url: str) -> HfFileMetadata:
     """What the hub knows about a file. Raises what the client raises, and TimeoutError."""
     try:
         return _ask(url)
@@ -130,9 +130,9 @@ def _ask_twice(url: str) -> Any:
     return _ask(url)
 
 
-def _ask(url: str) -> Any:
+def _ask(url: str) -> HfFileMetadata:
     # In a thread of its own: no limit of the client's holds while a name server is silent.
-    answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[HfFileMetadata | Exception] = queue.SimpleQueue()
 
     def ask() -> None:
         try:
@@ -156,14 +156,9 @@ def _ask(url: str) -> Any:
 
 def _read_first_byte(url: str) -> None:
     """Large files lie on another host than what is known of them; there, the client alone would try for minutes."""
-    session: Any = huggingface_hub.get_session()
-    how = {"headers": {**build_hf_headers(), "Range": "bytes=0-0"}, "timeout": ANSWER_SECONDS}
-    if hasattr(session, "stream"):
-        with session.stream("GET", url, **how, follow_redirects=True) as response:
-            hf_raise_for_status(response)
-    else:  # the client before version 1
-        with session.get(url, **how, stream=True) as response:
-            hf_raise_for_status(response)
+    headers, client = {**build_hf_headers(), "Range": "bytes=0-0"}, huggingface_hub.get_session()
+    with client.stream("GET", url, headers=headers, timeout=ANSWER_SECONDS, follow_redirects=True) as response:
+        hf_raise_for_status(response)
 
 
 def _refusal(error: Exception) -> Refusal:

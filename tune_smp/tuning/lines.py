@@ -10,6 +10,7 @@ from typing import Any
 
 from tune_smp.choices.states import TRIAL_STATES, trial_state
 from tune_smp.texts import counted, duration
+from tune_smp.tuning.listeners import EpochResult
 from tune_smp.tuning.trial_record import TrialRecord
 
 # Flags whose values speak for themselves, most informative first; after them come others by name, up to four in all.
@@ -20,7 +21,7 @@ _SPARK = "▁▂▃▄▅▆▇█"
 SPARK_WIDTH = 8  # columns
 
 
-def epoch_line(result: Mapping[str, Any], *, metric_name: str, last_epoch: int) -> str:
+def epoch_line(result: EpochResult, *, metric_name: str, last_epoch: int) -> str:
     """One epoch in one line: ``epoch 3/10  train_loss 0.41  val_loss 0.39  IoU 0.71  best 0.71 @ 3  lr 9e-04``."""
     losses = f"train_loss {result['train_loss']:.4f}  val_loss {result['val_loss']:.4f}"
     metric = f"{metric_name} {result['metric']:.4f}  best {result['best_metric']:.4f} @ {result['best_epoch']}"

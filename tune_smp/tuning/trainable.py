@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
 import logging
@@ -117,13 +118,12 @@ class SmpTrainable(tune.Trainable):
             self._run.load_state_dict(checkpoint.load(Path(checkpoint_dir) / CHECKPOINT_NAME))
 
     def _begin(self, trial: TrialConfig) -> None:
-        self._run: Any = None
         self._refusal: TuneSmpError | None = None
         logging.getLogger("timm").setLevel(logging.ERROR)
         write_as_the_user_does()
         try:
             _share_the_machine(trial)
-            self._run = _build(trial)
+            self._run: TrainingRun = _build(trial)
         except Exception as error:  # noqa: BLE001 - sorted out there; what may pass is raised again for Ray
             self._refuse(error, is_set_up=True)
 
@@ -139,7 +139,9 @@ class SmpTrainable(tune.Trainable):
     def _forget(self) -> None:
         import torch  # noqa: PLC0415  imported by setup already
 
-        self._run = self._refusal = None
+        with contextlib.suppress(AttributeError):  # there is none where setting up was refused
+            del self._run
+        self._refusal = None
         gc.collect()  # a model and its optimizer point at each other
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
