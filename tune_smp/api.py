@@ -36,7 +36,7 @@ Kind = TypeVar("Kind", bound=Settings)
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a train or search left in its folder.
+    """The result of a train or search, in its folder.
 
     ``metric`` is the name, and ``best_metric`` the validation value, of the epoch whose weights are in ``model``;
     ``summary`` is all that summary.json holds.

@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _have_a_home() -> None:
-    """As docker does for a user without one: libraries ask for it, and some would else make a folder of the name ~."""
+    """Set HOME for a user without one, as docker does: libraries ask for it, and some would make a folder named ~."""
     try:
         Path.home()
     except RuntimeError:  # neither HOME nor a line in /etc/passwd
@@ -103,7 +103,7 @@ def _unexpected(error: Exception) -> Problem:
 
 
 def _chosen(arguments: Sequence[str]) -> tuple[Callable[[Sequence[str]], None], Sequence[str]]:
-    """What the first word asks for, and the words that it is to be given.
+    """Choose the command that the first word names, and the words for it.
 
     Raises SettingsError; SystemExit where help or the version was asked for, and given.
     """

@@ -1,4 +1,4 @@
-"""What can go wrong, and whose fault it is.
+"""The exception tree: what can go wrong, and whose fault it is.
 
     TuneSmpError                  exit code
     ├── SettingsError             2   a flag, a setting or a search space is wrong

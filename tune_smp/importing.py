@@ -1,4 +1,4 @@
-"""What the program and all that it starts import: what is installed, and this very package.
+"""The import path of the program and all that it starts: what is installed, and this very package.
 
 Python looks for modules in the working folder too: ``python -m`` and ``python -c`` put it first, an empty or relative
 entry of PYTHONPATH means it, and Ray adds it and the script's folder to its workers' path. A folder of data is no place
@@ -52,7 +52,7 @@ def _is_own_program() -> bool:
 
 
 def python_environment() -> dict[str, str]:
-    """What to add to the environment of a Python process, so that it leaves the working folder alone."""
+    """Return what to add to the environment of a Python process, so that it leaves the working folder alone."""
     meant = [entry for entry in os.environ.get(PYTHONPATH, "").split(os.pathsep) if os.path.isabs(entry)]
     # An empty PYTHONPATH is as good as none.
     return {SAFE_PATH: "1", **({PYTHONPATH: os.pathsep.join(meant)} if PYTHONPATH in os.environ else {})}

@@ -1,1 +1,1 @@
-"""What can be chosen, as data: frozen rows whose fields are capabilities."""
+"""Choices as data: frozen rows whose fields are capabilities."""

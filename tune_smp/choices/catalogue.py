@@ -45,7 +45,7 @@ def _architectures() -> list[Record]:
 
 
 def encoder_records(family: str | None = None) -> list[Record]:
-    """Of all encoders, or of one family; the case of its letters does not matter.
+    """Records of all encoders, or of one family; the case of its letters does not matter.
 
     Raises SettingsError where there is no such family.
     """

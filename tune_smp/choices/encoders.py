@@ -83,7 +83,7 @@ def find_encoder(name: str) -> Encoder | None:
 
 
 def unbuildable(architecture: Architecture, encoder: Encoder) -> str | None:
-    """Why this pair cannot be built, or None where it can."""
+    """Say why this pair cannot be built; None where it can."""
     if architecture.timm_only and not encoder.through_timm:
         return f"{architecture.name} takes only encoders that come through timm"
     if encoder.family in architecture.refused_families:

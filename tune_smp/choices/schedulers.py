@@ -1,4 +1,4 @@
-"""What can end poor trials of a search early. `tuning.pruning` builds them."""
+"""Schedulers, which end poor trials of a search early. `tuning.pruning` builds them."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class _Tiles:
-    """What training and validation tiles are cut from."""
+    """The source that training and validation tiles are cut from."""
 
     store: ImageStore
     regions: Sequence[Region]  # those of the other subset are left alone
@@ -126,7 +126,7 @@ class TrainingTiles(_Tiles):
         return [_places_within(self.store, region) for region in self._own]
 
     def _order(self, random: np.random.Generator) -> NDArray[np.int64]:
-        """Which region each crop of an epoch comes from: as many passes as it takes, each in an order of its own."""
+        """Draw the region of each crop of an epoch: as many passes as it takes, each in an order of its own."""
         one_pass = np.repeat(np.arange(len(self._own)), self._crops)
         passes = math.ceil(self.steps * self.batch_size / len(one_pass))
         return np.concatenate([random.permutation(one_pass) for _ in range(passes)])
@@ -144,7 +144,7 @@ class TrainingTiles(_Tiles):
         return batch
 
     def _corner(self, index: int, random: np.random.Generator) -> tuple[int, int]:
-        """Where a crop begins: anywhere in its region, or so that a foreground pixel lies in its middle half."""
+        """Draw where a crop begins: anywhere in its region, or so that a foreground pixel lies in its middle half."""
         region, tile = self._own[index], self.tile_size
         lowest_y, highest_y = sorted((region.y0, region.y1 - tile))
         lowest_x, highest_x = sorted((region.x0, region.x1 - tile))

@@ -1,4 +1,4 @@
-"""What a split of a collection is good for, said before anything is trained on it."""
+"""Findings on a collection and its split, reported before anything is trained on it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LABELS_WHERE = "--labelsDir, --labelsPattern"
 
 
 def inspect_split(store: ImageStore, regions: Sequence[Region]) -> tuple[str, ...]:
-    """What to report about the classes in training and validation.
+    """Report the classes in training and validation.
 
     Raises DataError when validation holds no foreground at all: no metric would mean anything.
     """
@@ -79,7 +79,7 @@ def _shares(store: ImageStore, regions: Sequence[Region]) -> str:
 
 
 def foreground_classes(class_map: ClassMap) -> slice:
-    """Which of the model's classes are foreground: all but multiclass's first, which is background by convention."""
+    """Select the model's classes that are foreground: all but multiclass's first, which is background by convention."""
     return slice(1, None) if class_map.mode == "multiclass" else slice(None)
 
 

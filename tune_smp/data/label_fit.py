@@ -80,7 +80,7 @@ def correlations(edges: Edges) -> NDArray[np.float32]:
 
 
 def fit_notes(names: Sequence[str], edges: Sequence[Edges | None]) -> Iterable[str]:
-    """What to report about labels that fit better elsewhere; ``names`` are those of the pairs that were looked at."""
+    """Report labels that fit better elsewhere; ``names`` are those of the pairs that were looked at."""
     known = [(name, one) for name, one in zip(names, edges, strict=True) if one is not None]
     if len(known) < FEWEST_PAIRS:
         return

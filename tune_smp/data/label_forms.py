@@ -17,7 +17,7 @@ BACKGROUND, IGNORED = "background", "ignore"
 
 @dataclass(frozen=True)
 class ColorClasses:
-    """What painted labels mean: 0xRRGGBB → class number, or IGNORE; and the names of the classes."""
+    """The meaning of painted labels: 0xRRGGBB → class number, or IGNORE; and the names of the classes."""
 
     numbers: Mapping[int, int]
     names: tuple[str, ...]

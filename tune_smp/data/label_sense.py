@@ -34,7 +34,7 @@ ENLARGED = "resize labels with nearest neighbour, never with interpolation, and 
 
 @dataclass(frozen=True)
 class Sense:
-    """What was found. ``threshold``: label values above it are foreground, of which ``foreground`` is the usual one."""
+    """The findings. ``threshold``: label values above it are foreground, of which ``foreground`` is the usual one."""
 
     problems: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()

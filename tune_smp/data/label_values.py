@@ -1,4 +1,4 @@
-"""What one label holds: its values and colours, and how many pixels of each. Learned while it is read, bounded."""
+"""The content of one label: its values and colours, and how many pixels of each. Learned while it is read, bounded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DISTINCT_LIMIT = 4096  # values or colours of one label that are listed; more ar
 
 @dataclass(frozen=True)
 class LabelValues:
-    """What one label holds: how many channels, and its distinct values, sorted.
+    """The content of one label: how many channels, and its distinct values, sorted.
 
     ``truncated``: there are more than ``DISTINCT_LIMIT``; the smallest and the largest are among those listed.
     ``counts`` has the pixels of each value. ``colors`` are those of three 8-bit channels, as 0xRRGGBB, and their
@@ -99,7 +99,7 @@ class ValueCounter:
 
 
 def label_values(name: str, chunks: Iterable[NDArray[Any]]) -> LabelValues:
-    """What one label holds, given as chunks (C, h, w) of one dtype."""
+    """Learn what one label holds, given as chunks (C, h, w) of one dtype."""
     counter, colors = ValueCounter(), ValueCounter()
     channels, is_grey, is_constant = 0, True, True
     first: NDArray[Any] | None = None

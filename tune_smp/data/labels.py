@@ -1,4 +1,4 @@
-"""What the label values mean in each segmentation mode.
+"""The meaning of label values in each segmentation mode.
 
 binary: everything above 0 is foreground, so 0/1, 0/255, instance numbers and float masks all work; 0 and what is below
 are background. multiclass: the sorted distinct values of the whole collection become classes 0…K-1. multilabel: one
@@ -227,7 +227,7 @@ def _no_background(labels: Sequence[LabelValues], values: Sequence[int | float])
 
 
 def _foreground_value(values: Sequence[int | float]) -> int | float:
-    """What stands for foreground in the labels, if that is one value, for predictions to use again; else 1."""
+    """Return the value of foreground in the labels, if there is one, for predictions to use again; else 1."""
     positive = [value for value in values if value > 0]
     if len(positive) != 1:
         return 1

@@ -37,7 +37,7 @@ def affine(statistics: ChannelStatistics, method: Method) -> Affine:
 
 @dataclass(frozen=True)
 class Normalization:
-    """What a model keeps of its normalisation: the constants, or, where each image has its own, only the method."""
+    """The normalisation as a model keeps it: the constants, or, where each image has its own, only the method."""
 
     method: Method
     scope: Scope
@@ -81,7 +81,7 @@ class Normalization:
 
 
 class StatisticsSource(Protocol):
-    """What a Normalizer needs of an image store."""
+    """An image store as a Normalizer needs it."""
 
     def __len__(self) -> int: ...
 
@@ -108,7 +108,7 @@ class Normalizer:
         return self._scales[index], self._offsets[index]
 
     def to_json(self) -> dict[str, Any]:
-        """What a model keeps, as plain JSON values."""
+        """Return what a model keeps, as plain JSON values."""
         return self.normalization.to_json()
 
 

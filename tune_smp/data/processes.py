@@ -98,7 +98,7 @@ class Workers:
 
 
 def serve() -> None:
-    """What a worker does: answer requests from standard input until it ends."""
+    """Answer requests from standard input until it ends: the whole of a worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of the terminal; the parent decides
     logging.captureWarnings(True)
     logging.getLogger().addHandler(_LOGGED)  # what goes wrong comes back as an exception

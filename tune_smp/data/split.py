@@ -1,4 +1,4 @@
-"""Which part of which image is for training and which for validation; seeded, saved and read back.
+"""The split into training and validation; seeded, saved and read back.
 
 The unit of a split is a group: what must not be on both sides. That is the value of ``--groupBy`` where it is given,
 else all pairs that share an image or a label file, such as the planes of one stack. Groups with the same picture are
@@ -219,7 +219,7 @@ def _row(region: Region, collection: Collection, groups: Sequence[Hashable] | No
 
 
 def _files(pair: Pair, levels: tuple[int, int]) -> tuple[str, str, int]:
-    """What a pair alone has: the names of its files, with the folders in the pattern, and the plane."""
+    """Identify a pair: the names of its files, with the folders in the pattern, and the plane."""
     return _joined(pair.images, levels[0]), _joined(pair.labels, levels[1]), pair.plane
 
 

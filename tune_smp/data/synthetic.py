@@ -31,7 +31,7 @@ READ_NOISE = 1.5  # grey levels, standard deviation
 
 @dataclass(frozen=True)
 class _Nucleus:
-    """Where a nucleus lies and how its outline runs: radius(angle) = radius · ellipse(angle) · (1 + bumps(angle))."""
+    """The place and the outline of a nucleus: radius(angle) = radius · ellipse(angle) · (1 + bumps(angle))."""
 
     y: float
     x: float

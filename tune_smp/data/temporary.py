@@ -1,4 +1,4 @@
-"""Where files go that are not kept."""
+"""The folder for files that are not kept."""
 
 from __future__ import annotations
 

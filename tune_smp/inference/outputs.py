@@ -1,4 +1,4 @@
-"""What prediction writes: a name for every output, label values or probabilities, file by file, whole or not at all."""
+"""Writing predictions: a name for every output, label values or probabilities, file by file, whole or not at all."""
 
 from __future__ import annotations
 

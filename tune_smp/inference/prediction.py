@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PredictionSummary:
-    """What came out. ``skipped`` names the images left out by ``--skipCorrupt``, ``notes`` are for the user."""
+    """The result. ``skipped`` names the images left out by ``--skipCorrupt``, ``notes`` are for the user."""
 
     outputs: tuple[Path, ...]
     skipped: tuple[str, ...]

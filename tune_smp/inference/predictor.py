@@ -119,7 +119,7 @@ class Predictor:
 
 
 def check_channels(reader: PixelSource, preprocessing: Preprocessing) -> None:
-    """Raises DataError where an image has another number of channels than the model."""
+    """Raise DataError where an image has another number of channels than the model."""
     if reader.info.channels != preprocessing.channels:
         raise DataError(
             Problem(

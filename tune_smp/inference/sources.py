@@ -22,7 +22,7 @@ CACHE_BYTES = 256 * 2**20  # decoded bands kept: an ordinary image is decoded on
 
 
 class PixelSource(Protocol):
-    """What prediction needs of an image: an ``ImageReader`` has it, and so have several of them stacked."""
+    """An image as prediction needs it: an ``ImageReader`` is one, and so are several of them stacked."""
 
     @property
     def info(self) -> ImageInfo:
@@ -39,7 +39,7 @@ class StackedReader:
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        """Raises DataError where a file cannot be opened or differs from the first in size or planes."""
+        """Raise DataError where a file cannot be opened or differs from the first in size or planes."""
         with ExitStack() as opened:
             self._readers = [opened.enter_context(open_image(path)) for path in paths]
             self.info = _stacked_info(paths, [reader.info for reader in self._readers])

@@ -1,4 +1,4 @@
-"""Which tiles an exported model is shown: their size and how far they overlap."""
+"""The tiles that an exported model is shown: their size and how far they overlap."""
 
 from __future__ import annotations
 

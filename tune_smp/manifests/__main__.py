@@ -14,7 +14,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def generated_files(repository: Path) -> dict[Path, str]:
-    """What each generated file has to say today. Raises DataError where a marker for a table is missing."""
+    """Return what each generated file has to say today. Raises DataError where a marker for a table is missing."""
     flags, guide = repository / "docs" / "flags.md", repository / "docs" / "wipp.md"
     tables = {
         "flags": flag_table(),

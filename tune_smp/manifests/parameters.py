@@ -41,7 +41,7 @@ class Parameter:
 
     @property
     def description(self) -> str:
-        """What it means, with limits, unit and default, in one line."""
+        """The meaning, with limits, unit and default, in one line."""
         limits = " ".join(part for part in (self.flag.range, self.flag.about.unit) if part)
         default = "" if self.flag.required else f"default: {self.flag.default}"
         notes = "; ".join(part for part in (limits, default) if part)
@@ -49,7 +49,7 @@ class Parameter:
 
 
 def inputs() -> tuple[Parameter, ...]:
-    """What the plugin is given, in the order of a form that is read from top to bottom."""
+    """Return what the plugin is given, in the order of a form that is read from top to bottom."""
     return tuple(parameter for parameter in _parameters() if parameter.flag.about.folder != "written")
 
 

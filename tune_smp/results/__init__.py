@@ -1,1 +1,1 @@
-"""What a user keeps."""
+"""Everything that a user keeps."""

@@ -13,7 +13,7 @@ from tune_smp.data.preprocessing import Preprocessing
 
 @dataclass(frozen=True, slots=True)
 class CardFacts:
-    """What the card says beyond preprocessing.json.
+    """The facts of the card beyond preprocessing.json.
 
     ``images_pattern`` is the run's own; ``training_images`` and ``validation_images`` count images (a single image that
     was split in space counts on both sides).

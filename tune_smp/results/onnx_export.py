@@ -27,7 +27,7 @@ _CODE = "from tune_smp.results.onnx_export import main; main(Path(sys.argv[2]))"
 
 
 def require_onnx() -> None:
-    """Raises SettingsError where a package of the ``onnx`` extra is not installed."""
+    """Raise SettingsError where a package of the ``onnx`` extra is not installed."""
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         problem = f"ONNX needs the package{'s' * (len(missing) > 1)} {', '.join(missing)}"
@@ -59,7 +59,7 @@ def write_onnx(model: Path, *, seconds: float = SECONDS) -> str:
 
 
 def main(folder: Path) -> None:
-    """What the process does: convert, or end with the reason in a line."""
+    """Convert, or end the process with the reason in a line."""
     try:
         convert(folder)
     except Exception as error:  # noqa: BLE001  whatever torch, sympy or onnx raise

@@ -1,1 +1,1 @@
-"""What was chosen: frozen models that cannot exist in an invalid state."""
+"""Settings: frozen models that cannot exist in an invalid state."""

@@ -28,14 +28,14 @@ class ReportSettings(Settings):
 
 
 def only_some_have_names(draft: Draft) -> Iterator[Problem]:
-    """Of most subjects everything is shown."""
+    """Only encoders and search spaces are shown in part."""
     subject, name = draft.values.get("subject"), draft.values.get("name")
     if name is not None and subject is not None and subject not in (ENCODERS, SPACES):
         yield Problem(f"there is no part of the {subject} to show, got {name!r}", fix=f"tune-smp show {subject}")
 
 
 class ShowSettings(Settings):
-    """What can be chosen; tables are folded to the terminal, or to COLUMNS."""
+    """The tables of what can be chosen, folded to the terminal, or to COLUMNS."""
 
     command: ClassVar[str] = "show"
     rules: ClassVar[tuple[Rule, ...]] = (only_some_have_names,)
@@ -49,7 +49,7 @@ class ShowSettings(Settings):
 
 
 class FetchWeightsSettings(Settings):
-    """Which pretrained weights to put into the cache that HF_HOME names."""
+    """The pretrained weights to put into the cache that HF_HOME names."""
 
     command: ClassVar[str] = "fetch-weights"
 

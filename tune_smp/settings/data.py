@@ -14,7 +14,7 @@ from tune_smp.settings.label_colors import ColorText, legible
 
 
 class DataSettings(Settings):
-    """Which images and labels, and what they mean."""
+    """The images and labels, and what they mean."""
 
     images_dir: Annotated[Path, AbsolutePath, About("Data", wipp=True, folder="read", subfolders=("images",))]
     """Images folder; its sub-folder images/ is used where there is one."""

@@ -34,7 +34,7 @@ def chosen_encoder(text: str) -> Encoder | None:
 
 
 def choice_problems(text: str) -> Iterator[Problem]:
-    """What is wrong with the string by itself."""
+    """Find what is wrong with the string by itself."""
     choice = split_choice(text)
     if choice is None:
         yield Problem(

@@ -1,4 +1,4 @@
-"""What is said about a setting where it is declared, and the flags that follow from it.
+"""Facts about a setting where it is declared, and the flags that follow from them.
 
 The text below a field is its help: its first words are what the field calls the thing, then comes what it does.
 
@@ -34,7 +34,7 @@ NOUNS: dict[Kind, str] = {
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What a field cannot say by its type and its docstring.
+    """Everything that a field cannot say by its type and its docstring.
 
     ``absent`` says what None means. ``choices`` are the legal names, listed by ``tune-smp show`` ``table``. ``wipp``
     marks the 17 flags of the WIPP plugin. ``folder``: a folder that is read, or one that is written.

@@ -68,7 +68,7 @@ def legible(draft: Draft) -> Iterator[Problem]:
 
 
 def _entries(text: str) -> list[tuple[str, str]]:
-    """Raises ValueError with the reason."""
+    """Raise ValueError with the reason."""
     if text.lstrip().startswith("{"):
         pairs: list[tuple[Any, Any]] = json.loads(text, object_pairs_hook=list)
         if not all(isinstance(color, str) for _, color in pairs):

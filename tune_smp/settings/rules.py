@@ -1,4 +1,4 @@
-"""What must hold between the settings of a run. Each rule keeps silent where a value it needs is wrong by itself."""
+"""Rules between the settings of a run. Each rule keeps silent where a value it needs is wrong by itself."""
 
 from __future__ import annotations
 

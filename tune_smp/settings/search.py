@@ -126,7 +126,7 @@ class SearchSettings(RunFlags):
 
 
 class ResumeSettings(Settings):
-    """What is in a folder, to be resumed; the numbers raise those that a search was started with."""
+    """Resuming what is in a folder; the numbers raise those that a search was started with."""
 
     command: ClassVar[str] = "resume"
     rules: ClassVar[tuple[Rule, ...]] = (time_budget_is_a_duration,)
@@ -147,4 +147,4 @@ class ResumeSettings(Settings):
 
 
 DASHBOARD_FIELDS = frozenset({"dashboard", "dashboard_host", "dashboard_port"})
-"""Of ``ResumeSettings``: where a run is watched may differ from session to session."""
+"""Fields of ``ResumeSettings`` that may differ from session to session: where a run is watched."""

@@ -20,7 +20,7 @@ from tune_smp.training.weights import with_weights
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """What two models must have in common for the weights of one to fit the other. ``encoder`` is smp's name."""
+    """The properties that two models must share for the weights of one to fit the other. ``encoder`` is smp's name."""
 
     architecture: str
     encoder: str

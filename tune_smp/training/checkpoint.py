@@ -42,7 +42,7 @@ def load(path: Path) -> RunState:
 
 
 def read(path: Path) -> Any:
-    """What is in a file that torch wrote: numbers, text, tensors and containers of these, on the CPU.
+    """Read a file that torch wrote: numbers, text, tensors and containers of these, on the CPU.
 
     Raises DataError, having executed nothing, for a file that is missing, cut short, or holds anything else.
     """

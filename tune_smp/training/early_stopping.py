@@ -44,7 +44,7 @@ class EarlyStopping:
         return math.isfinite(loss) and fall > 0 and enough
 
     def state_dict(self) -> dict[str, float | int]:
-        """What happened so far; patience and min_delta are settings."""
+        """Return what happened so far; patience and min_delta are settings."""
         state = asdict(self)
         return {name: state[name] for name in ("best_loss", "epochs_without_improvement")}
 

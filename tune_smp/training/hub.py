@@ -47,7 +47,7 @@ class HubFiles:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why files could not be had.
+    """The reason why files could not be had.
 
     ``for_all``: whatever else were asked for now would be refused as well. ``of_the_cache``: not the hub refused, its
     folder did.
@@ -120,7 +120,7 @@ def _fetch_one(files: HubFiles, name: str, on_size: TellSize) -> None:
 
 
 def _ask_twice(url: str) -> HfFileMetadata:
-    """What the hub knows about a file. Raises what the client raises, and TimeoutError."""
+    """Ask what the hub knows about a file. Raises what the client raises, and TimeoutError."""
     try:
         return _ask(url)
     except Exception as error:

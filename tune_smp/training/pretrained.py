@@ -28,7 +28,7 @@ WEIGHTS = "model.safetensors"
 
 @dataclass(frozen=True)
 class EarlierRun:
-    """What an earlier run left; ``training`` is None where there is only its exported model."""
+    """The result of an earlier run; ``training`` is None where there is only its exported model."""
 
     path: Path
     shape: ModelShape
@@ -69,7 +69,7 @@ def describe_pretrained(path: Path) -> PretrainedChoice:
 
 
 def load_earlier_run(path: Path) -> EarlierRun:
-    """What is in an output folder, or in its ``model/``: the checkpoint if it is there, else the exported model.
+    """Load what is in an output folder, or in its ``model/``: the checkpoint if it is there, else the exported model.
 
     Raises DataError where there is neither, or where what is there cannot be read.
     """
@@ -102,7 +102,7 @@ def adopt_weights(
 
 
 def optimizer_state(model: nn.Module, training: EarlierTraining) -> Mapping[str, Any] | None:
-    """What the earlier run's optimizer had learnt, for an optimizer of all parameters of this model, in their order.
+    """Return the state of the earlier run's optimizer, for one of all parameters of this model, in their order.
 
     None where it does not fit.
     """
@@ -209,7 +209,7 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def check_fits(wanted: ModelShape, earlier: EarlierRun, model: nn.Module | None = None, *, replace_head: bool) -> None:
-    """Raises DataError, naming both, where the earlier model cannot be gone on from.
+    """Raise DataError, naming both, where the earlier model cannot be gone on from.
 
     ``model`` is the one to continue with; without it, an empty one of the wanted shape is looked at.
     """
@@ -235,7 +235,7 @@ def _empty(shape: ModelShape, path: Path) -> nn.Module:
 
 
 def _check_tensors(model: nn.Module, earlier: EarlierRun, *, replace_head: bool) -> None:
-    """Raises DataError where the earlier model lacks a tensor, has another one, or one of another shape."""
+    """Raise DataError where the earlier model lacks a tensor, has another one, or one of another shape."""
     if not all(isinstance(tensor, Tensor) for tensor in earlier.weights.values()):
         raise _refused(earlier.path, "not all of its weights are tensors", "copy the folder again")
     wanted, found = (

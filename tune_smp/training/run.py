@@ -84,12 +84,12 @@ class TrainingRun:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the user should read, so far."""
+        """Notes for the user, so far."""
         return self._notes + self.step.notes
 
     @property
     def used(self) -> Used:
-        """What this run works with, where settings leave it open or the machine decides."""
+        """The values that settings leave open, or the machine decides."""
         group = self.step.optimizer.param_groups[0]
         is_gpu = self.device.type == "cuda"
         return {
@@ -110,7 +110,7 @@ class TrainingRun:
 
     @property
     def last_report(self) -> EpochReport:
-        """What the last epoch gave. Raises IndexError before the first."""
+        """The report of the last epoch. Raises IndexError before the first."""
         return self.history[-1]
 
     def run_epoch(self) -> EpochReport:
@@ -200,12 +200,12 @@ class TrainingRun:
         )
 
     def _learning_rate(self, step: int) -> float:
-        """Of step ``step``, from 0, of the current epoch."""
+        """Return the rate of step ``step``, from 0, of the current epoch."""
         epochs_done = self.epoch - self.epochs_before - 1 + step / self.feed.steps
         return learning_rate(self.settings, epochs_done / self.settings.max_epochs)
 
     def state_dict(self) -> RunState:
-        """Where the run stands: numbers, text, tensors, and containers of these.
+        """Return the state of the run: numbers, text, tensors, and containers of these.
 
         The tensors are the live ones: store them, or copy them, before the next epoch. ``best_model`` is None where the
         current epoch is the best one.

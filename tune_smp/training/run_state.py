@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class EpochReport(TypedDict):
-    """What one epoch brought; ``history`` of a run is a list of these.
+    """The result of one epoch; ``history`` of a run is a list of these.
 
     ``learning_rate`` is that of the epoch's last step, ``metric`` the one that the settings name; ``best_metric`` and
     ``best_epoch`` look at all epochs so far (NaN and 0: none had finite losses). ``class_iou`` has None for a class
@@ -36,7 +36,7 @@ class EpochReport(TypedDict):
 
 
 class Used(TypedDict):
-    """What a run works with where settings leave it open, or the machine decides: ``used`` of settings.json."""
+    """The values that settings leave open, or the machine decides: ``used`` of settings.json."""
 
     batchSize: int
     stepsPerEpoch: int
@@ -49,7 +49,7 @@ class Used(TypedDict):
 
 
 class StepState(TypedDict):
-    """What the optimizer has learnt, and how batches are worked off.
+    """The optimizer's state, and how batches are split to fit into memory.
 
     ``optimizer`` and ``scaler`` are the ``state_dict`` of torch's own; a batch is cut into 2 ** ``halvings`` pieces.
     """
@@ -61,7 +61,7 @@ class StepState(TypedDict):
 
 
 class RunState(StepState):
-    """Where a run stands after an epoch.
+    """The state of a run after an epoch.
 
     ``shape`` is ``ModelShape.to_json``; ``epoch`` counts those of an earlier run
     (``epochs_before``) too. ``best_epoch`` is 0 and ``best_metric`` NaN while no epoch

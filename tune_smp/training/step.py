@@ -113,7 +113,7 @@ class TrainingStep:
         return logits
 
     def state_dict(self) -> StepState:
-        """What the optimizer has learnt, and how batches are worked off. The tensors are the live ones."""
+        """Return the optimizer's state, and how batches are split to fit into memory. The tensors are the live ones."""
         return {
             "optimizer_name": self.row.name,
             "optimizer": self.optimizer.state_dict(),

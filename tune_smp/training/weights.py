@@ -36,7 +36,7 @@ class WeightSet:
         return f"{self.encoder.family},{self.encoder.name},{self.weights}"
 
     def files(self) -> HubFiles:
-        """What smp or timm will ask the hub's client for, without building a model.
+        """Name the files that smp or timm will ask the hub's client for, without building a model.
 
         Raises ResourceError where there is nothing on the hub.
         """

@@ -58,7 +58,7 @@ SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  the system's name for it
 
 @dataclass(frozen=True, slots=True)
 class Dashboard:
-    """Where Ray's dashboard listens."""
+    """The address of Ray's dashboard."""
 
     host: str = "127.0.0.1"
     port: int | None = None
@@ -76,7 +76,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What Ray has over all ``nodes``, and where it can be watched.
+    """The resources of Ray over all ``nodes``, and where it can be watched.
 
     ``token`` says where the token that the dashboard asks for is kept; ``notes`` is what the user should read.
     """

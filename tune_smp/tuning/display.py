@@ -1,4 +1,4 @@
-"""What a person sees while trials run: one live display on a terminal, plain lines elsewhere."""
+"""The display of trials while they run: one live display on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class RunningTrial:
 
 
 class SearchState:
-    """What is known of a search's trials: those that ended and those that run. Times are seconds of one clock."""
+    """The trials of a search as the display knows them: ended and running ones. Times are seconds of one clock."""
 
     def __init__(self, *, num_trials: int | None, earlier: Sequence[TrialRecord] = ()) -> None:
         self.num_trials = num_trials

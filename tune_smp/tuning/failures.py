@@ -1,4 +1,4 @@
-"""What Ray says of trials that failed, in a line."""
+"""Ray's reports of failed trials, shortened to a line."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def disk_full(storage: Path) -> ResourceError:
 
 
 def failure_reason(text: str) -> str:
-    """What happened, in a line, from the tracebacks that Ray keeps of a trial that failed for good."""
+    """Say what happened, in a line, from the tracebacks that Ray keeps of a trial that failed for good."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     last_try = "\n".join(lines[_last_start(lines) :])
     for phrase, reason in _DEATHS.items():
@@ -44,11 +44,11 @@ def tracebacks(trial: Any) -> str:
 
 
 def refusal_reason(error: TuneSmpError) -> str:
-    """Why an error of ours ended a trial, in a line."""
+    """Say why an error of ours ended a trial, in a line."""
     kind = "out_of_memory: " if isinstance(error, OutOfMemoryError) else ""
     return kind + error.problems[0].problem
 
 
 def _last_start(lines: Sequence[str]) -> int:
-    """Where the last traceback begins: Ray adds them up, each below a line of its own."""
+    """Find where the last traceback begins: Ray adds them up, each below a line of its own."""
     return max((number for number, line in enumerate(lines) if line.startswith("Failure #")), default=0)

@@ -33,7 +33,7 @@ def default_values(space: SearchSpace) -> dict[str, Scalar]:
 
 
 def _default(space: SearchSpace, flag: str, known: Point) -> Any:
-    """What ``train`` takes where the flag is not given, next to these other values."""
+    """Return the value that ``train`` takes where the flag is not given, next to these other values."""
     if flag in _RESOLVED:
         return getattr(space.settings(known), _RESOLVED[flag])
     return RunSettings.model_fields[FLAGS[flag].field].default

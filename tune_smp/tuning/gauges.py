@@ -1,4 +1,4 @@
-"""What a monitor outside can draw of a search: gauges of every trial, on Ray's own metrics endpoint."""
+"""Gauges of every trial on Ray's own metrics endpoint, for a monitor outside to draw."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True, slots=True)
 class ClusterFacts:
-    """What a cluster said of itself.
+    """The facts that a cluster reports about itself.
 
     ``address`` is host:port of its GCS; ``dashboard`` host:port as seen from its head, None where there is none;
     ``nodes`` maps the ids of its nodes that are alive to their addresses. A cluster that is ``private`` was started by
@@ -91,7 +91,7 @@ def _only_one_here() -> str:
 
 
 def ask_cluster(address: str) -> ClusterFacts:
-    """What the cluster at ``address`` (host:port) says of itself.
+    """Ask the cluster at ``address`` (host:port) about itself.
 
     Where the cluster asks for a token and the environment does not say that there is one (RAY_AUTH_MODE), this side's
     token is used from here on, if it has one.
@@ -189,7 +189,7 @@ def token_problem(address: str) -> Problem:
 
 
 def token_source() -> str:
-    """Where Ray takes this side's token from, in its order."""
+    """Name the place that Ray takes this side's token from, in its order."""
     if os.environ.get("RAY_AUTH_TOKEN"):
         return "RAY_AUTH_TOKEN (environment)"
     path = os.environ.get("RAY_AUTH_TOKEN_PATH")

@@ -25,7 +25,7 @@ class JournalFile(JournalFileBackend):
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """What is written in this block is on the disk once the next write outside of it is.
+        """Leave what is written in this block to be on the disk once the next write outside of it is.
 
         Until then a power cut can take it away, the death of this program cannot. The journal is locked meanwhile: to
         lock it for every line anew costs half a millisecond each. Not to be nested.

@@ -1,4 +1,4 @@
-"""What a tuner asks for the next trial, and reports the end of each to: a study, or the one trial of fixed settings."""
+"""Ledgers of trials, which a tuner asks for the next trial and tells how each ended: a study, or one fixed trial."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the display and the plain lines say of epochs, trials and searches."""
+"""The lines about epochs, trials and searches, on the display and off a terminal."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from tune_smp.tuning.trial_record import TrialRecord
 
 
 class EpochResult(EpochReport):
-    """What a trial sends to the driver after an epoch.
+    """The result that a trial sends to the driver after an epoch.
 
     ``epoch`` counts those of an earlier run (``epochs_before``) too, ``trial_epoch`` does not; ``run_seconds`` is what
     all epochs of the trial took, ``notes`` what the user should read. After a ``done`` one no epoch comes.

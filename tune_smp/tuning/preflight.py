@@ -54,7 +54,7 @@ def check_resources(nodes: Sequence[Node], *, cpus: float, gpus: float) -> tuple
 
 @dataclass(frozen=True, slots=True)
 class _Finding:
-    """What differs on one node: the ``rule`` is the same text for all nodes that break it."""
+    """A difference on one node: the ``rule`` is the same text for all nodes that break it."""
 
     rule: str
     node: str
@@ -135,7 +135,7 @@ def _answer(reference: Any) -> dict[str, Any]:
 
 
 def _report(readable: list[str], hidden: str | None, own_name: str) -> dict[str, Any]:
-    """What this very node has. Runs on every node, so it uses nothing but Python's own library.
+    """Report what this very node has. Runs on every node, so it uses nothing but Python's own library.
 
     Folders are given by the number of their entries, or by the text of the error. ``hidden`` is the driver's folder in
     the storage: its file is read, and one with ``own_name`` is written beside it.

@@ -1,4 +1,4 @@
-"""What ends poor trials early: Ray's schedulers over epochs, on the best metric so far."""
+"""Pruning, which ends poor trials early: Ray's schedulers over epochs, on the best metric so far."""
 
 from __future__ import annotations
 

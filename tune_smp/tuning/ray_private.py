@@ -21,8 +21,11 @@ from ray.core.generated import gcs_pb2, gcs_service_pb2, gcs_service_pb2_grpc
 
 @dataclass(frozen=True, slots=True)
 class GcsAnswer:
-    """What the process that knows a cluster (GCS) says: JSON about it, its dashboard, and its living nodes' addresses
-    by id; both texts are empty where it does not know yet."""
+    """The answer of the process that knows a cluster (GCS).
+
+    ``metadata`` is JSON about it, ``nodes`` maps living nodes' ids to addresses; both texts are empty where it does not
+    know yet.
+    """
 
     metadata: bytes
     dashboard: str

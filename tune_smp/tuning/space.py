@@ -242,5 +242,5 @@ def flag_of(name: str) -> str:
 
 
 def values_by_flag(values: Mapping[str, Any]) -> Point:
-    """What was picked, from domains' names to flag names."""
+    """Translate what was picked, from domains' names to flag names."""
     return {flag_of(name): value for name, value in values.items()}

@@ -39,7 +39,7 @@ SAMPLE = 200
 
 
 def check_space(space: SearchSpace) -> None:
-    """Raises SettingsError where there is nothing to try, or with all that does not go together."""
+    """Raise SettingsError where there is nothing to try, or with all that does not go together."""
     for stage in (_nothing_to_try, _wrong_points):
         problems: dict[str, Problem] = {}
         for problem in stage(space):
@@ -59,7 +59,7 @@ def _values_with_lines(parameter: Parameter) -> list[tuple[Scalar, int]]:
 
 
 def _nothing_to_try(space: SearchSpace) -> Iterator[Problem]:
-    """What leaves no trial at all, or none that differs from another."""
+    """Find what leaves no trial at all, or none that differs from another."""
     rows = _rows(space)
     if not rows:
         fix = "leave one of these flags out, or train this one configuration: tune-smp train"
@@ -156,7 +156,7 @@ def _with_conditions(rows: Rows, point: Point) -> Iterator[Point]:
 
 
 def _conditions_of(parameter: Parameter, value: Scalar) -> Conditions:
-    """What must hold for the parameter to have this value."""
+    """Return the conditions for the parameter to have this value."""
     conditions = dict(parameter.when)
     if not isinstance(parameter.domain, Range):
         for flag, wanted in next(option.when for option in parameter.domain if option.value == value).items():
@@ -185,7 +185,7 @@ def _point_with(space: SearchSpace, wanted: Point) -> Point:
 
 
 def _broken_rules(space: SearchSpace, point: Point, line: int) -> Iterator[Problem]:
-    """What is wrong with a point, with the lines of the flags that a rule names."""
+    """Find what is wrong with a point, with the lines of the flags that a rule names."""
     try:
         space.settings(point)
     except SettingsError as error:
@@ -251,7 +251,7 @@ def _never_possible(space: SearchSpace, parameter: Parameter, value: Scalar, lin
 
 
 def _clash(space: SearchSpace, forced: Point) -> Problem | None:
-    """Why architecture, encoder and tile size do not go together, by the first combination that does not."""
+    """Explain why architecture, encoder and tile size do not go together, by the first combination that does not."""
     rows = _rows(space)
     links = [
         [forced[flag]] if flag in forced else _values(rows[flag]) if flag in rows else [space.constant[flag]]

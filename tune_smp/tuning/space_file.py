@@ -303,7 +303,7 @@ class _Reader:
 
 
 def _needs(parameter: Parameter) -> Iterator[str]:
-    """What must be known before the parameter can be chosen."""
+    """Name what must be known before the parameter can be chosen."""
     if parameter.flag in CHAIN:
         yield from CHAIN[: CHAIN.index(parameter.flag)]
     yield from parameter.when
@@ -354,7 +354,7 @@ def _is_scalar(value: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    """What stands in the file, in a few words."""
+    """Describe what stands in the file, in a few words."""
     if value is None:
         return "nothing"
     if isinstance(value, CommentedMap | CommentedSeq):

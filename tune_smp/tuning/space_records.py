@@ -9,13 +9,13 @@ from tune_smp.tuning.space import Conditions, Option, Range, Scalar, SearchSpace
 
 
 def describe(space: SearchSpace) -> list[Mapping[str, Any]]:
-    """What a space asks for, a record for every flag, as ``tune-smp show spaces NAME`` shows it."""
+    """Describe what a space asks for, a record for every flag, as ``tune-smp show spaces NAME`` shows it."""
     fixed = [_record(flag, "fixed", _text(value), {}) for flag, value in space.fixed.items()]
     return fixed + [_record(row.flag, "searched", _domain_text(row.domain), row.when) for row in space.parameters]
 
 
 def as_json(space: SearchSpace) -> dict[str, Any]:
-    """What settings.json holds: the text, from which a search is resumed, and what it asks for, for the report."""
+    """Return the space for settings.json: its text, from which a search is resumed, and its records, for the report."""
     flags = [dict(row) for row in describe(space)]
     return {"name": space.name, "text": space.text, "description": space.description, "flags": flags}
 

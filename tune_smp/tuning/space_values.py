@@ -13,7 +13,7 @@ _PLACEHOLDERS = {flag.name: flag.choices[0] if flag.choices else "any" for flag 
 
 
 def wrong_values(flag: str, value: Scalar) -> Iterator[Problem]:
-    """What is wrong with this value of this flag; nothing where a run could have it."""
+    """Find what is wrong with this value of this flag; nothing where a run could have it."""
     if isinstance(value, str) and FLAGS[flag].kind in ("integer", "number", "boolean"):
         # On a command line everything is text; in a file, text where a number is due is a slip.
         text = f"--{flag} must be {FLAGS[flag].expectation}, got the text {value!r}"

@@ -42,7 +42,7 @@ class _Job:
     dashboard: str
 
     def ray_command(self, *words: str) -> str:
-        """What to type for ``ray job ...`` on this very job."""
+        """Return the command ``ray job ...`` for this very job."""
         mode = "RAY_AUTH_MODE=token " if ray_private.sends_token() else ""
         return mode + shlex.join(["ray", "job", *words, "--address", self.dashboard, self.id])
 

@@ -40,7 +40,7 @@ DETERMINISTIC = (
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TrialConfig:
-    """What a worker needs to build its run: small enough to travel with every trial.
+    """The configuration of a trial for its worker: small enough to travel with every trial.
 
     ``store`` is the image store, built anew on a node that lacks it; ``split`` the run's split.csv, ``start_from`` a
     checkpoint of an earlier session of this very run; ``cpus`` and ``gpus`` (fractions allowed) are what the trial gets
@@ -66,7 +66,7 @@ class SmpTrainable(tune.Trainable):
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
-        """What Ray sets aside for the trial."""
+        """Return what Ray is to set aside for the trial."""
         trial: TrialConfig = config["trial"]
         return tune.PlacementGroupFactory([{"CPU": trial.cpus, "GPU": trial.gpus}])
 

@@ -72,7 +72,7 @@ class TrialRecord:
 
 
 def diverged_reason(epoch: int) -> str:
-    """Why a trial diverged."""
+    """Say why a trial diverged."""
     return f"the loss was not finite in epoch {epoch}"
 
 

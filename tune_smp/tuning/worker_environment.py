@@ -1,4 +1,4 @@
-"""What Ray's processes are started with: which folders they import from, and the environment that torch needs."""
+"""The environment that Ray's processes are started with: the folders they import from, and what torch needs."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class InstalledOnly(JobConfig):
 
 
 def own_package(folder: Path) -> tuple[Path, ...]:
-    """Where this machine's workers find this package if it is not installed: in a folder, made in ``folder``, that
-    holds nothing else."""
+    """Return where this machine's workers find this package if it is not installed: in a folder with nothing else,
+    made in ``folder``."""
     if is_installed():
         return ()
     alone = folder / "package"
@@ -48,7 +48,7 @@ def own_package(folder: Path) -> tuple[Path, ...]:
 
 @contextlib.contextmanager
 def clean_environment() -> Iterator[None]:
-    """What is started in the block imports nothing from the working folder, Ray's own services included, and has torch
+    """Let what is started in the block import nothing from the working folder, Ray's services included, and have torch
     wait without spinning."""
     new = {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", WORKER_ENVIRONMENT["OMP_WAIT_POLICY"])}
     with _environment({**new, **python_environment()}):
@@ -57,7 +57,7 @@ def clean_environment() -> Iterator[None]:
 
 @contextlib.contextmanager
 def private_files() -> Iterator[None]:
-    """What Ray writes meanwhile, its authentication token among it, is for this user alone."""
+    """Keep what Ray writes meanwhile, its authentication token among it, for this user alone."""
     before = os.umask(0o077)
     try:
         with _environment({UMASK: f"{before:o}"}):

@@ -1,4 +1,4 @@
-"""What a run or a search leaves behind: the exported model, proved, and the report."""
+"""Delivery of a run or a search: the exported model, proved, and the report."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def prove(settings: RunSettings, folder: RunFolder, data: PreparedData, state: R
 
 
 def require_onnx(settings: RunFlags) -> None:
-    """Raises SettingsError where ONNX is asked for and cannot be written: said before anything is trained."""
+    """Raise SettingsError where ONNX is asked for and cannot be written: said before anything is trained."""
     if settings.export_onnx:
         from tune_smp.results.onnx_export import require_onnx as require  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""What every command does before it begins: find, pair and decode the files, and split them."""
+"""Preparing the data, as every command does before it begins: find, pair, decode and split."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class PreparedData:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What there is: the ``data``, the collection in ``lines``, what is odd in ``notes``."""
+    """A collection as found: the ``data``, a description in ``lines``, what is odd in ``notes``."""
 
     data: PreparedData
     lines: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Where the workflows print, and how: plain text, to the console of whoever called."""
+"""Printing from the workflows: plain text, to the console of whoever called."""
 
 from __future__ import annotations
 

@@ -143,7 +143,7 @@ def _deliver(task: Task, best: Best, summary: Summary) -> Summary:
 
 
 def _interrupted_at_once(task: Task) -> Summary:
-    """What can be said in no time, without a model."""
+    """Summarise in no time, without a model."""
     reason = "a second Ctrl-C ended it at once"
     return Summary(task.command, "interrupted", task.settings.metric_name, reason=reason)
 

@@ -60,7 +60,7 @@ def with_fixed(settings: SearchSettings, space: SearchSpace) -> SearchSettings:
 
 
 def settings_record(settings: SearchSettings, space: SearchSpace) -> dict[str, Any]:
-    """What settings.json holds: the values as they are under the space, and the flags that the command line gave."""
+    """Return what settings.json holds: the values under the space, and the flags that the command line gave."""
     return {**with_fixed(settings, space).to_json(), "given": settings.to_json()["given"]}
 
 
@@ -106,7 +106,7 @@ class SpaceSearch(Task):
 
     @property
     def storage(self) -> Path:
-        """Where Ray keeps the trials' files: a folder that every node sees."""
+        """The folder where Ray keeps the trials' files: one that every node sees."""
         if self.settings.storage_path is None:
             return self.folder.trials
         # One folder per search: several may share a storage.
@@ -137,7 +137,7 @@ class SpaceSearch(Task):
         return Session(share, study, self._plan(share), display, [kept, keeper, table, GaugeKeeper()])
 
     def _share(self, resources: Resources) -> TrialShare:
-        """What a trial gets, after a look at whether it can be had."""
+        """Return what a trial gets, after a check that it can be had."""
         from tune_smp.tuning.preflight import check_nodes, check_resources  # noqa: PLC0415  imports ray
 
         share = self._share_of(resources.nodes)
@@ -262,7 +262,7 @@ class SpaceSearch(Task):
 
 
 def _why_none(records: Sequence[TrialRecord]) -> str:
-    """Why no trial gave a model: the reasons, the most frequent first."""
+    """Say why no trial gave a model: the reasons, the most frequent first."""
     reasons = Counter(record.reason or record.state for record in records)
     return listing([f"{reason} ({count} of {len(records)})" for reason, count in reasons.most_common()], limit=5)
 

@@ -1,4 +1,4 @@
-"""What a command runs: many trials of a search space, or the one of fixed settings."""
+"""Tasks, which commands run: many trials of a search space, or the one of fixed settings."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Session:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Conclusion:
-    """What is printed at the end: lines above and below the paths of model and report, or the ``failure``."""
+    """The lines printed at the end: lines above and below the paths of model and report, or the ``failure``."""
 
     head: Sequence[str] = ()
     foot: Sequence[str] = ()
@@ -54,7 +54,7 @@ class Conclusion:
 
 
 class Task(ABC):
-    """What is to be run in a folder, and what differs between a search and a single run.
+    """A task in a folder: everything that differs between a search and a single run.
 
     ``address`` is the Ray cluster to run on; None: a Ray of our own.
     """
@@ -106,7 +106,7 @@ class Task(ABC):
 
     @abstractmethod
     def conclusion(self, summary: Summary, records: Sequence[TrialRecord]) -> Conclusion:
-        """What is said of a task that was not interrupted; of an interrupted one its lines alone."""
+        """Return the last lines; of an interrupted task the failure does not count."""
 
     @property
     def resume_hint(self) -> str:

@@ -52,7 +52,7 @@ def under_ray(task: Task) -> Iterator[tuple[Session, Callable[[AskedTrial], Tria
 
 
 def _configured(task: Task, share: TrialShare) -> Callable[[AskedTrial], TrialConfig]:
-    """What a worker is given for a trial; one that an earlier session began resumes from its newest checkpoint."""
+    """Return how to configure a trial; one that an earlier session began resumes from its newest checkpoint."""
     from tune_smp.tuning.trainable import TrialConfig  # noqa: PLC0415  imports ray
 
     def config(asked: AskedTrial) -> TrialConfig:

@@ -46,7 +46,7 @@ class ImageGroup:
 
 @dataclass(frozen=True)
 class _Matches:
-    """What one pattern found in one folder."""
+    """The files that one pattern found in one folder."""
 
     request: Request
     pattern: NamePattern
@@ -133,7 +133,7 @@ def _other_channels(variable: str, found: Sequence[Value], wanted: Sequence[Valu
 
 
 def _search(*requests: Request) -> tuple[_Matches, ...]:
-    """What every request finds; the problems of all requests are reported together."""
+    """Find what every request asks for; the problems of all requests are reported together."""
     usable: list[tuple[Request, NamePattern]] = []
     problems: list[Problem] = []
     for request in requests:

@@ -34,7 +34,7 @@ class Request:
 
 
 def require_folder(request: Request) -> None:
-    """Raises SettingsError where there is no such folder."""
+    """Raise SettingsError where there is no such folder."""
     where = f"--{request.noun}Dir {shown(request.folder)}"
     try:
         is_folder = stat.S_ISDIR(request.folder.stat().st_mode)

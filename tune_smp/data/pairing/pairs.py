@@ -1,4 +1,4 @@
-"""Which label belongs to which image, from file names and the values of pattern variables alone."""
+"""Pairing labels with images, from file names and the values of pattern variables alone."""
 
 from __future__ import annotations
 
@@ -301,7 +301,7 @@ def _without_partner(
 
 
 def broken_stacks(stacks: Stacks, noun: str, inner: str | None) -> Iterable[Unpaired]:
-    """What is wrong with stacks: several files for one place, or none; ``noun`` is image or label."""
+    """Find what is wrong with stacks: several files for one place, or none; ``noun`` is image or label."""
     if stacks.doubled:
         names = tuple(" and ".join(same) for same in stacks.doubled.values())
         count = sum(map(len, stacks.doubled.values()))

@@ -1,4 +1,4 @@
-"""What is said where a pattern finds nothing: what there is instead, and a pattern that would find it."""
+"""Problems where a pattern finds nothing: what there is instead, and a pattern that would find it."""
 
 from __future__ import annotations
 

@@ -81,12 +81,12 @@ FOREIGN_FORMATS = (
 
 
 def foreign_by_name(name: str) -> ForeignFormat | None:
-    """What the suffix says that the file is; None for others."""
+    """Name the format that the suffix stands for; None for others."""
     return next((one for one in FOREIGN_FORMATS if name.lower().endswith(one.suffixes)), None)
 
 
 def foreign_format(path: Path) -> ForeignFormat | None:
-    """What the file is, by its suffix or else its first bytes; None for others."""
+    """Name the format of the file, by its suffix or else its first bytes; None for others."""
     if by_name := foreign_by_name(path.name):
         return by_name
     try:

@@ -1,4 +1,4 @@
-"""Which files are images, by their names and by their first bytes."""
+"""The formats of images, by their names and by their first bytes."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def image_stem(name: str) -> str:
 
 
 def image_format(path: Path) -> ImageFormat:
-    """What the file is, where name and first bytes agree.
+    """Return the format of the file, where name and first bytes agree.
 
     Raises:
         DataError: missing, unreadable, empty, not an image, or an image under a wrong suffix.

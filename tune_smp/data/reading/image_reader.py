@@ -1,4 +1,4 @@
-"""What every image reader gives: the pixels of one plane, or of a region of it, as an array (C, H, W)."""
+"""The base of all image readers, which give the pixels of one plane, or of a region of it, as an array (C, H, W)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SEVERAL_NOTE = "the file holds several images"
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """What an image file holds; ``dtype`` is the one that ``read`` returns.
+    """The content of an image file; ``dtype`` is the one that ``read`` returns.
 
     ``planes`` counts Z and T together: T is the slower one, so plane = t * Z + z, and ``times`` is the size of T. Notes
     are what a user must know; a detail that differs from file to file stands behind ": ".
@@ -168,7 +168,7 @@ def listed_sizes(sizes: Iterable[tuple[int, int]]) -> str:
 
 
 def counted_notes(notes: Mapping[str, Iterable[str]], kind: str) -> list[str]:
-    """What readers noticed, each once, with the number of files of this ``kind`` and an example of what differs.
+    """List what readers noticed, each once, with the number of files of this ``kind`` and an example of what differs.
 
     ``notes`` has the notes of each file by its path.
     """
@@ -181,7 +181,7 @@ def counted_notes(notes: Mapping[str, Iterable[str]], kind: str) -> list[str]:
 
 
 def undecodable(path: Path, error: Exception, notes: Iterable[str] = ()) -> DataError:
-    """What a decoder's exception means to the user; ``notes`` is what the reader noticed before it failed."""
+    """Translate a decoder's exception for the user; ``notes`` is what the reader noticed before it failed."""
     reason = "; ".join([" ".join(str(error).split())[:300] or type(error).__name__, *notes])
     return DataError(Problem(f"the image cannot be decoded: {reason}", shown(path), "copy or export the file again"))
 

@@ -1,4 +1,4 @@
-"""What OME-XML says about the planes that lie in one TIFF file, and about the size of their pixels.
+"""OME-XML on the planes that lie in one TIFF file, and about the size of their pixels.
 
 One OME-XML may describe a set of files, and a copy of it stands in each. An image file is read as the planes that lie
 in it: which other files belong to it is what a file pattern says. The document is rewritten so that it speaks of this
@@ -25,7 +25,7 @@ FOREIGN_NOTE = "the OME-XML describes other files than this: its pages are read 
 
 
 class Position(NamedTuple):
-    """Where a plane stands in its image."""
+    """The place of a plane in its image."""
 
     t: int
     z: int
@@ -117,7 +117,7 @@ def _name(element: Element) -> str:
 
 
 def _parse(pixels: Element) -> _Image:
-    """Raises KeyError or ValueError where an attribute is missing or no number."""
+    """Raise KeyError or ValueError where an attribute is missing or no number."""
     channels = [child for child in pixels if _name(child) == "Channel"]
     samples = int(channels[0].get("SamplesPerPixel", 1)) if channels else 1
     sizes = {axis: int(pixels.attrib[f"Size{axis}"]) for axis in "ZCT"}
@@ -176,7 +176,7 @@ def _position(number: int, image: _Image) -> Position:
 
 
 def _missing(image: _Image, pages: int) -> str:
-    """What the file should hold and does not; a file of a set owes its own planes only."""
+    """Name what the file should hold and does not; a file of a set owes its own planes only."""
     promised = len(image.pages) if image.is_shared else prod(image.sizes)
     held = sum(page < pages for page in image.pages.values())
     return f"its OME-XML promises {promised} planes, {held} of them are in the file" if held < promised else ""

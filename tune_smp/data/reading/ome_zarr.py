@@ -50,7 +50,7 @@ class FullResolution:
 
     @property
     def info(self) -> ImageInfo:
-        """What the array holds."""
+        """The content of the array."""
         sizes = dict(zip(self.axes, self.array.shape, strict=True))
         planes, times = plane_counts(self.axes, self.array.shape)
         return ImageInfo(
@@ -81,7 +81,7 @@ class FullResolution:
 
 
 def find_full_resolution(folder: Path) -> FullResolution | None:
-    """What the multiscale metadata of an OME-Zarr folder say; None where it has none."""
+    """Read the multiscale metadata of an OME-Zarr folder; None where it has none."""
     import zarr  # noqa: PLC0415  costs 0.4 s
 
     group = zarr.open(folder, mode="r")
@@ -102,7 +102,7 @@ def find_full_resolution(folder: Path) -> FullResolution | None:
 
 
 def _refuse_collection(folder: Path, ome: Any) -> None:
-    """Raises DataError where the folder holds images that have to be named one by one, with an example."""
+    """Raise DataError where the folder holds images that have to be named one by one, with an example."""
     if "plate" in ome:
         kind, levels, pattern = "an OME-Zarr plate: its fields are images", 3, "{row:c+}/{column:d+}/{field:d+}"
     elif "well" in ome:

@@ -215,7 +215,7 @@ def _open(path: Path) -> tuple[tifffile.TiffFile, OwnPlanes]:
 
 @contextmanager
 def _complaints() -> Iterator[list[str]]:
-    """What tifffile logs in this thread meanwhile: it logs where it should raise."""
+    """Collect what tifffile logs in this thread meanwhile: it logs where it should raise."""
     messages: list[str] = []
     thread = threading.get_ident()
 
@@ -259,7 +259,7 @@ def _chosen(file: tifffile.TiffFile, size: tuple[int, int] | None) -> tuple[list
 
 
 def _alpha_samples(series: tifffile.TiffPageSeries) -> list[int]:
-    """Which samples of a pixel are alpha."""
+    """Find the samples of a pixel that are alpha."""
     samples, extra = _sizes(series).get("S", 1), series.keyframe.extrasamples
     kinds = ("ASSOCALPHA", "UNASSALPHA")
     return [samples - len(extra) + i for i, kind in enumerate(extra) if samples > 1 and kind.name in kinds]

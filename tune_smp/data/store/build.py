@@ -65,7 +65,7 @@ _NOWHERE = Extent(0, (0, 0, 0), "u1")
 
 @dataclass(frozen=True)
 class StoreRequest:
-    """What a store is built from, and what it depends on besides the files."""
+    """The request for a store: what it is built from, and what it depends on besides the files."""
 
     collection: Collection
     mode: Mode
@@ -147,7 +147,7 @@ def _right_images(pairs: Sequence[Pair], images: Surveys, labels: Surveys) -> tu
 def _class_map(
     planes: Sequence[Plane], images: Surveys, labels: Surveys, request: StoreRequest, workers: Workers
 ) -> tuple[ClassMap | None, tuple[Problem, ...]]:
-    """What the labels mean, or all that speaks against it."""
+    """Learn what the labels mean, or all that speaks against it."""
     if not planes:
         return None, ()
     values = pair_checks.pair_label_values(planes, labels, request.collection.levels[1])
@@ -186,7 +186,7 @@ def _looks(paths: Iterable[Path], surveys: Surveys, workers: Workers) -> list[La
 
 
 def _pixel_faults(planes: Sequence[Plane], folder: Path, workers: Workers) -> list[Fault]:
-    """What else is wrong in images whose headers were right, to report everything at once; nothing is written."""
+    """Find what else is wrong in images whose headers were right, to report all at once; nothing is written."""
     places = [(_NOWHERE, _NOWHERE)] * len(planes)
     return [result for result in _decode(planes, places, folder, None, workers) if isinstance(result, Fault)]
 

@@ -1,4 +1,4 @@
-"""Where image stores live: the cache folder, the name of a store in it, who may build it, and when it goes."""
+"""The cache of image stores: the folder, the name of a store in it, who may build it, and when it goes."""
 
 from __future__ import annotations
 

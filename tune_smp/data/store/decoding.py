@@ -1,4 +1,4 @@
-"""What is done with each file and each pair while an image store is built: look, then decode, check and copy.
+"""The work on each file and each pair while an image store is built: look, then decode, check and copy.
 
 Functions of this module run in worker processes. They hold at most one strip of an image and its label.
 """
@@ -34,7 +34,7 @@ FaultKind = Literal["unreadable", "planes", "channel_sizes", "sizes", "channels"
 
 @dataclass(frozen=True)
 class Fault:
-    """Why a file or a pair cannot be used."""
+    """The reason why a file or a pair cannot be used."""
 
     kind: FaultKind
     name: str
@@ -43,7 +43,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Survey:
-    """What one file holds; ``values`` of a label only."""
+    """The content of one file; ``values`` of a label only."""
 
     info: ImageInfo
     values: LabelValues | None = None
@@ -72,7 +72,7 @@ class DecodeTask:
 
 @dataclass(frozen=True)
 class Decoded:
-    """What is known about an image and its mask, besides their pixels."""
+    """Everything known about an image and its mask, besides their pixels."""
 
     statistics: ChannelStatistics
     class_pixels: NDArray[np.int64]  # (classes,)

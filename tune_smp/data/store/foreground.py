@@ -1,4 +1,4 @@
-"""Where a mask's foreground is: pixels per class, and a balanced sample of places to cut training tiles around."""
+"""The foreground of a mask: pixels per class, and a balanced sample of places to cut training tiles around."""
 
 from __future__ import annotations
 

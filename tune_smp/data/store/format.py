@@ -32,7 +32,7 @@ TABLES = ("statistics", "quantiles", "class_pixels", "totals", "foreground", "fo
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """Where an array lies in its file."""
+    """The place of an array in its file."""
 
     offset: int  # bytes
     shape: tuple[int, int, int]  # (C, H, W)
@@ -60,7 +60,7 @@ def lay_out(shapes: Iterable[tuple[tuple[int, int, int], np.dtype[Any]]]) -> tup
 
 @dataclass(frozen=True)
 class StoreIndex:
-    """What index.json holds; extents are in the order of ``collection.pairs``."""
+    """The content of index.json; extents are in the order of ``collection.pairs``."""
 
     collection: Collection
     class_map: ClassMap
@@ -82,7 +82,7 @@ class StoreIndex:
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Raises OSError, ValueError, KeyError or TypeError where the file is missing or damaged."""
+        """Raise OSError, ValueError, KeyError or TypeError where the file is missing or damaged."""
         document = json.loads((folder / INDEX).read_text(encoding="utf-8"))
         if document["format_version"] != FORMAT_VERSION:
             raise ValueError(f"format {document['format_version']}, not {FORMAT_VERSION}")

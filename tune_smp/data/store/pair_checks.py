@@ -1,4 +1,4 @@
-"""What must fit together before images and labels become a store, and how it is said when it does not."""
+"""Checks that images and labels fit together before they become a store, and the problems where they do not."""
 
 from __future__ import annotations
 
@@ -100,13 +100,12 @@ def _way_out(kind: FaultKind, faults: Sequence[Fault]) -> str:
 
 
 def left_out_note(faults: Sequence[Fault], *, left_out: int, total: int) -> tuple[str, ...]:
-    """What --skipCorrupt left out, if anything."""
+    """Report what --skipCorrupt left out, if anything."""
     return (f"{left_out} of {total} pairs are left out (--skipCorrupt): {_listed(faults)}",) if faults else ()
 
 
 def survey_notes(surveys: Surveys, kind: str, *, untrue: Collection[str] = ()) -> list[str]:
-    """What readers noticed, each once, with the number of files of this ``kind``; ``untrue`` are notes that do not hold
-    here."""
+    """List what readers noticed, each once, with the number of files of this ``kind``; ``untrue`` notes do not hold."""
     infos = {path: survey.info for path, survey in surveys.items() if isinstance(survey, Survey)}
     notes = {str(path): [note for note in info.notes if note not in untrue] for path, info in infos.items()}
     return [
@@ -124,7 +123,7 @@ def _pixel_size_note(infos: Iterable[ImageInfo], kind: str) -> Iterable[str]:
 
 
 def wanted_sizes(pairs: Sequence[Pair], images: Surveys, labels: Surveys) -> tuple[Sizes, Sizes]:
-    """Which image of a file that holds several is meant, of the images' files and of the labels': the other's size.
+    """Choose the image of a file that holds several, of the images' files and of the labels': the other's size.
 
     Files whose first image fits are left out, and those of which none or several fit.
     """

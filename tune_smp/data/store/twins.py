@@ -46,7 +46,7 @@ def _equal(indices: Sequence[int], image: Pixels) -> Iterator[list[int]]:
 
 
 def twin_notes(pairs: Sequence[Pair], twins: Twins, mask: Pixels) -> list[str]:
-    """What to report: which images are the same, and which of these have different labels."""
+    """Report which images are the same, and which of these have different labels."""
     contradicting = [group for group in twins if any(not np.array_equal(mask(i), mask(group[0])) for i in group[1:])]
     notes = []
     if twins:

@@ -1,4 +1,4 @@
-"""What to type next, quoted for the shell."""
+"""The commands to type next, quoted for the shell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the page says, in the order in which it says it."""
+"""The content of the page, in its order."""
 
 from __future__ import annotations
 
@@ -237,7 +237,7 @@ def _bars(values: Any, show: Any, *, by_share: bool) -> tuple[Bar, ...]:
 
 
 def _space(space: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What was searched and what was held fixed, a line per flag, from the records that the search wrote."""
+    """List what was searched and what was held fixed, a line per flag, from the records that the search wrote."""
     rows = space.get("flags")
     found = [mapping(row) for row in rows] if isinstance(rows, list) else []
     return [

@@ -28,7 +28,7 @@ _KEPT = frozenset({"opacity", "text-anchor", "stroke-width", "stroke-dasharray",
 
 @contextlib.contextmanager
 def drawing() -> Iterator[None]:
-    """What a figure for the page is made and drawn under, whatever the user's own matplotlib is set to."""
+    """The settings that a figure for the page is drawn under, whatever the user's own matplotlib is set to."""
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(_RC)

@@ -18,7 +18,7 @@ SHORT, LONG = 160, 1200  # characters of a reason in the table and in the list o
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What is shown, the value to sort by, and its kind: "number", "reason", or empty for words."""
+    """The text, the value to sort by, and its kind: "number", "reason", or empty for words."""
 
     text: str
     sort: str
