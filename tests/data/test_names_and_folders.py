@@ -207,7 +207,7 @@ def test_another_format_is_called_by_its_name_though_the_pattern_matches(tmp_pat
 @pytest.mark.parametrize("known", [one for one in FOREIGN_FORMATS if one.magic], ids=lambda one: one.name)
 def test_content_says_what_the_name_hides(tmp_path: Path, known: Any) -> None:
     (tmp_path / "a.tif").write_bytes(b"\1" * known.offset + known.magic + b"\0" * 300)
-    with pytest.raises(DataError, match="are not read, but TIFF, OME-Zarr, PNG and JPEG"):
+    with pytest.raises(DataError, match="are not read, but TIFF, OME-Zarr, PNG, JPEG"):
         open_image(tmp_path / "a.tif")
 
 

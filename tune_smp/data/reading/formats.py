@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tune_smp.data.reading.foreign_formats import foreign_format
-from tune_smp.errors import DataError, Problem
+from tune_smp.errors import DataError, Problem, listing
 from tune_smp.texts import shown
 
 
@@ -79,8 +79,8 @@ def image_format(path: Path) -> ImageFormat:
 def _unknown(path: Path) -> Problem:
     known = foreign_format(path)
     if known is None:
-        return Problem("the file is not an image that can be read: neither TIFF, OME-Zarr, PNG nor JPEG", shown(path))
-    problem = f"{known.name} are not read, but TIFF, OME-Zarr, PNG and JPEG: {known.way_out}"
+        return Problem(f"the file is not an image that can be read, which are {listing(list(FORMATS))}", shown(path))
+    problem = f"{known.name} are not read, but {listing(list(FORMATS))}: {known.way_out}"
     return Problem(problem, shown(path), known.way_out)
 
 
