@@ -17,28 +17,11 @@ import tifffile
 import zarr
 from numpy.typing import NDArray
 
+from tests.data.reading import pixels, read
 from tune_smp.data.reading.images import LabelWriter, OmeReader, open_image
 from tune_smp.data.reading.ome_zarr import ZarrReader
 from tune_smp.data.reading.tiff import TiffReader
 from tune_smp.errors import DataError, ResourceError
-
-RNG = np.random.default_rng(0)
-
-
-def pixels(*shape: int, dtype: str = "uint8") -> NDArray[Any]:
-    return (RNG.random(shape) * 250).astype(dtype)
-
-
-def read(path: Path, plane: int = 0) -> NDArray[Any]:
-    with open_image(path) as reader:
-        image = reader.read(plane)
-        info = reader.info
-        assert image.shape == (info.channels, info.height, info.width)
-        assert image.dtype == info.dtype
-        assert image.dtype.isnative
-        region = reader.read(plane, slice(3, 9), slice(5, 6))
-        assert np.array_equal(region, image[:, 3:9, 5:6], equal_nan=image.dtype.kind == "f")
-        return image
 
 
 def write_bfio(path: Path, image: NDArray[Any]) -> None:

@@ -1,15 +1,14 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
-from numpy.typing import NDArray
 from PIL import Image
 
+from tests.data.made import WriteCollection, binary_label, ordinary, random_image
 from tune_smp.data.channel_statistics import image_statistics
 from tune_smp.data.labels import IGNORE
 from tune_smp.data.pairing.collection import find_pairs
@@ -19,26 +18,6 @@ from tune_smp.data.store import build as store_build
 from tune_smp.data.store import decoding
 from tune_smp.data.store.image_store import class_counts, open_or_build
 from tune_smp.errors import DataError
-
-Arrays = Mapping[str, NDArray[Any]]
-WriteCollection = Callable[[Arrays, Arrays], Collection]
-
-
-def random_image(side: int = 40, *, dtype: Any = np.uint8, seed: int = 0, width: int | None = None) -> NDArray[Any]:
-    return np.random.default_rng(seed).integers(0, 200, (side, width or side)).astype(dtype)
-
-
-def binary_label(side: int = 40, *, seed: int = 0, width: int | None = None) -> NDArray[np.uint8]:
-    return (random_image(side, seed=seed + 100, width=width) > 150).astype(np.uint8)
-
-
-def ordinary(write: WriteCollection, count: int = 3) -> Collection:
-    names = [f"i{index}" for index in range(count)]
-    return write(
-        {name: random_image(seed=index) for index, name in enumerate(names)},
-        {name: binary_label(seed=index) for index, name in enumerate(names)},
-    )
-
 
 # What is in a store
 

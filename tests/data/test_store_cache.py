@@ -9,40 +9,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from filelock import FileLock
-from numpy.typing import NDArray
 
+from tests.data.made import WriteCollection, binary_label, ordinary, random_image
 from tune_smp.data.pairing.collection import find_pairs
 from tune_smp.data.pairing.pairs import Collection
 from tune_smp.data.store import cache as store_cache
 from tune_smp.data.store.image_store import ImageStore, open_or_build
 from tune_smp.errors import DataError, ResourceError
-
-Arrays = Mapping[str, NDArray[Any]]
-WriteCollection = Callable[[Arrays, Arrays], Collection]
-
-
-def random_image(side: int = 40, *, seed: int = 0) -> NDArray[np.uint8]:
-    return np.random.default_rng(seed).integers(0, 200, (side, side)).astype(np.uint8)
-
-
-def binary_label(side: int = 40, *, seed: int = 0) -> NDArray[np.uint8]:
-    return (random_image(side, seed=seed + 100) > 150).astype(np.uint8)
-
-
-def ordinary(write: WriteCollection) -> Collection:
-    names = ("i0", "i1", "i2")
-    return write(
-        {name: random_image(seed=index) for index, name in enumerate(names)},
-        {name: binary_label(seed=index) for index, name in enumerate(names)},
-    )
 
 
 def leftovers(cache: Path) -> list[str]:
