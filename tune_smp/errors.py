@@ -18,6 +18,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,11 @@ class InterruptedRunError(TuneSmpError):
     """Stopped by the user; the state is saved and can be resumed."""
 
     exit_code = 130
+
+
+def file_error(path: Path, problem: str, fix: str) -> DataError:
+    """The error about one file or folder."""
+    return DataError(Problem(problem, str(path), fix))
 
 
 def listing(names: Sequence[str], limit: int = 10) -> str:

@@ -64,7 +64,7 @@ def predict_folder(settings: PredictSettings, *, on_image: Callable[[str], None]
         test_time_augmentation=settings.test_time_augmentation,
     )
     pixels = _predict_all(headers.usable, predictor, settings, on_image or _unheard)
-    _refuse(pixels, skip_corrupt=settings.skip_corrupt)
+    _require_usable(pixels, skip_corrupt=settings.skip_corrupt)
 
     skipped = {**headers.failed, **pixels.failed}
     return PredictionSummary(
@@ -114,7 +114,7 @@ def _check_headers(jobs: Sequence[Job], preprocessing: Preprocessing, *, skip_co
             notes[shown(job.name)] = tuple(dict.fromkeys(reader.info.notes))
 
     checked = _each(jobs, check)
-    _refuse(checked, skip_corrupt=skip_corrupt)
+    _require_usable(checked, skip_corrupt=skip_corrupt)
     return replace(checked, notes=tuple(counted_notes(notes, "images")))
 
 
@@ -154,7 +154,7 @@ def _each(jobs: Sequence[Job], work: Callable[[Job], None]) -> _Sorted:
     return _Sorted(tuple(usable), failed)
 
 
-def _refuse(stage: _Sorted, *, skip_corrupt: bool) -> None:
+def _require_usable(stage: _Sorted, *, skip_corrupt: bool) -> None:
     """Raise DataError where an image failed that may not be skipped, or where none is left."""
     if stage.failed and not (skip_corrupt and stage.usable):
         raise DataError(_grouped(stage.failed))

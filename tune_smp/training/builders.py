@@ -81,7 +81,7 @@ def build_model(settings: RunSettings, *, channels: int, classes: int, load_weig
         try:
             model = build() if weights is None else with_weights(build, encoder, weights)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise _refused(settings, error) from error
+            raise _not_buildable(settings, error) from error
     return channels_last(model)
 
 
@@ -97,7 +97,7 @@ def empty_model(shape: ModelShape) -> nn.Module:
     return model
 
 
-def _refused(settings: RunSettings, error: Exception) -> SettingsError:
+def _not_buildable(settings: RunSettings, error: Exception) -> SettingsError:
     return SettingsError(
         Problem(
             f"segmentation-models-pytorch cannot build {settings.model_name} with {settings.encoder.name}: {error}",

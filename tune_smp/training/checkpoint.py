@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from tune_smp.errors import DataError, Problem, ResourceError
+from tune_smp.errors import Problem, ResourceError, file_error
 from tune_smp.training.run_state import RunState
 from tune_smp.writing import whole_file
 
@@ -52,26 +52,22 @@ def read(path: Path) -> Any:
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise _refused(path, "there is no such checkpoint", "pass the folder that a run wrote") from error
+        raise file_error(path, "there is no such checkpoint", "pass the folder that a run wrote") from error
     except pickle.UnpicklingError as error:
         reason = "the file holds more than weights, so it was not opened further and nothing in it was executed"
         fix = "pass a checkpoint.pth of tune-smp or of the original WIPP plugin, or an exported model/ (safetensors)"
-        raise _refused(path, reason, fix) from error
+        raise file_error(path, reason, fix) from error
     except Exception as error:  # the file can be anything, and so can what torch's reader makes of it
         reason = f"the file is damaged or no checkpoint ({type(error).__name__})"
-        raise _refused(path, reason, "copy it again, or use an earlier checkpoint") from error
+        raise file_error(path, reason, "copy it again, or use an earlier checkpoint") from error
 
 
 def state_in(content: Any, path: Path) -> RunState:
     """The state in what ``read`` found at ``path``. Raises DataError where it is none, or of a newer format."""
     if not isinstance(content, dict) or content.get("kind") != KIND or not isinstance(content.get("state"), dict):
-        raise _refused(path, "the file is no checkpoint of tune-smp", "pass the folder that a run of tune-smp wrote")
+        raise file_error(path, "the file is no checkpoint of tune-smp", "pass the folder that a run of tune-smp wrote")
     if content.get("format") != FORMAT:
         versions = f"format {content.get('format')!r}, this program reads format {FORMAT}"
-        raise _refused(path, f"another version of tune-smp wrote the checkpoint ({versions})", "use that version")
+        raise file_error(path, f"another version of tune-smp wrote the checkpoint ({versions})", "use that version")
     state: RunState = content["state"]
     return state
-
-
-def _refused(path: Path, problem: str, fix: str) -> DataError:
-    return DataError(Problem(problem, str(path), fix))

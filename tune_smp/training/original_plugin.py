@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tune_smp.choices.architectures import ARCHITECTURES
 from tune_smp.choices.encoders import Encoder, find_encoder
-from tune_smp.errors import DataError, Problem
+from tune_smp.errors import DataError, file_error
 from tune_smp.training.builders import ModelShape, empty_model
 
 KEYS = frozenset(
@@ -60,11 +60,11 @@ def read(content: Mapping[str, Any], path: Path) -> OldCheckpoint:
     architecture = str(content["model_name"])
     if encoder is None or architecture not in ARCHITECTURES:
         named = f"{architecture} with {content['encoder_variant']}"
-        raise _refused(path, f"the original plugin's checkpoint is of {named}, which tune-smp does not have")
+        raise _unusable(path, f"the original plugin's checkpoint is of {named}, which tune-smp does not have")
     if ARCHITECTURES[architecture].dilates_encoder and encoder.through_timm:
         # Same tensors, other dilations: measured, the logits differ by a tenth of their range and more.
         named = f"{architecture} with {encoder.name}"
-        raise _refused(
+        raise _unusable(
             path, f"{named} dilates its encoder otherwise today: the original plugin's weights do not fit it"
         )
     try:
@@ -81,7 +81,7 @@ def read(content: Mapping[str, Any], path: Path) -> OldCheckpoint:
             parameters=tuple(name for name in weights if not name.endswith(NOT_TRAINED)),
         )
     except (AttributeError, IndexError, KeyError, StopIteration, TypeError, ValueError) as error:
-        raise _refused(path, f"the original plugin's checkpoint lacks something: {error!r}") from error
+        raise _unusable(path, f"the original plugin's checkpoint lacks something: {error!r}") from error
 
 
 def name_today(name: str, architecture: str, encoder: Encoder) -> str:
@@ -104,6 +104,7 @@ def _used(weights: Mapping[str, Tensor], shape: ModelShape, encoder: Encoder) ->
     return {name: tensor for name, tensor in weights.items() if name in today or not name.startswith(ENCODER)}
 
 
-def _refused(path: Path, problem: str) -> DataError:
-    fix = "pass the folder of a run whose checkpoint.pth is whole, or leave --pretrainedModel out"
-    return DataError(Problem(problem, str(path), fix))
+def _unusable(path: Path, problem: str) -> DataError:
+    return file_error(
+        path, problem, "pass the folder of a run whose checkpoint.pth is whole, or leave --pretrainedModel out"
+    )

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tune_smp.choices.architectures import ARCHITECTURES
 from tune_smp.choices.encoders import RANDOM, find_encoder
-from tune_smp.errors import DataError, Problem, listing
+from tune_smp.errors import file_error, listing
 from tune_smp.training import checkpoint, original_plugin
 from tune_smp.training.builders import ModelShape, empty_model
 
@@ -64,7 +64,7 @@ def describe_pretrained(path: Path) -> PretrainedChoice:
     shape = load_earlier_run(path).shape
     encoder = find_encoder(shape.encoder)
     if encoder is None or shape.architecture not in ARCHITECTURES:
-        raise _refused(path, f"the model is none that tune-smp trains: {shape}", "use a model of tune-smp")
+        raise file_error(path, f"the model is none that tune-smp trains: {shape}", "use a model of tune-smp")
     return PretrainedChoice(shape.architecture, f"{encoder.family},{encoder.name},{RANDOM}")
 
 
@@ -76,7 +76,7 @@ def load_earlier_run(path: Path) -> EarlierRun:
     if (path / CHECKPOINT).is_file():
         return _from_checkpoint(path / CHECKPOINT)
     if (path / original_plugin.WHOLE_MODULE).is_file() and not (path / "model").is_dir():
-        raise _refused(
+        raise file_error(
             path / original_plugin.WHOLE_MODULE,
             "the file is a whole module, which cannot be read without running what is in it: it was not opened",
             f"put the {CHECKPOINT} of the same run beside it, which holds the same weights",
@@ -141,12 +141,12 @@ def load_exported(folder: Path) -> nn.Module:
     # Other names would reach timm, which takes paths and addresses of weights.
     strange = sorted(arguments.keys() - known)
     if strange:
-        raise _refused(folder / CONFIG, f"the model has arguments that smp does not know: {', '.join(strange)}", "")
+        raise file_error(folder / CONFIG, f"the model has arguments that smp does not know: {', '.join(strange)}", "")
     try:
         model: nn.Module = architecture(**{**arguments, "encoder_weights": None})
         model.load_state_dict(weights)
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-        raise _refused(folder, f"configuration and weights do not fit: {error}", "export the model again") from error
+        raise file_error(folder, f"configuration and weights do not fit: {error}", "export the model again") from error
     return model.eval()
 
 
@@ -155,13 +155,13 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     if not path.is_file():
         fix = f"pass the output folder of a finished run ({CHECKPOINT} or model/), or its model/; copy all of it"
-        raise _refused(folder, f"there is no model here: {CONFIG} is missing", fix)
+        raise file_error(folder, f"there is no model here: {CONFIG} is missing", fix)
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise _refused(path, f"the file cannot be read: {error}", "copy the folder again") from error
+        raise file_error(path, f"the file cannot be read: {error}", "copy the folder again") from error
     if not isinstance(config, dict) or config.get("_model_class") not in ARCHITECTURES:
-        raise _refused(path, "the file does not describe a model of segmentation-models-pytorch", "")
+        raise file_error(path, "the file does not describe a model of segmentation-models-pytorch", "")
     return config
 
 
@@ -174,7 +174,7 @@ def _from_checkpoint(path: Path) -> EarlierRun:
         training = EarlierTraining(state["epoch"], state["optimizer_name"], state["optimizer"])
         return EarlierRun(path, ModelShape.from_json(state["shape"]), state["model"], training)
     except (KeyError, TypeError, ValueError) as error:
-        raise _refused(path, f"the checkpoint lacks something: {error!r}", "use the version that wrote it") from error
+        raise file_error(path, f"the checkpoint lacks something: {error!r}", "use the version that wrote it") from error
 
 
 def _from_original_plugin(old: original_plugin.OldCheckpoint, path: Path) -> EarlierRun:
@@ -195,17 +195,17 @@ def _shape_of(config: Mapping[str, Any], folder: Path) -> ModelShape:
             classes=int(config["classes"]),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise _refused(folder / CONFIG, f"the file lacks {error}", "export the model again") from error
+        raise file_error(folder / CONFIG, f"the file lacks {error}", "export the model again") from error
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:
     path = folder / WEIGHTS
     if not path.is_file():
-        raise _refused(folder, f"the model is incomplete: {WEIGHTS} is missing", "copy the whole folder")
+        raise file_error(folder, f"the model is incomplete: {WEIGHTS} is missing", "copy the whole folder")
     try:
         return load_file(path)
     except (OSError, SafetensorError, ValueError) as error:
-        raise _refused(path, f"the weights are damaged: {error}", "copy the file again") from error
+        raise file_error(path, f"the weights are damaged: {error}", "copy the file again") from error
 
 
 def check_fits(wanted: ModelShape, earlier: EarlierRun, model: nn.Module | None = None, *, replace_head: bool) -> None:
@@ -223,7 +223,7 @@ def check_fits(wanted: ModelShape, earlier: EarlierRun, model: nn.Module | None 
         fix = "pass --replaceHead to keep everything but the last layer, or use labels of the same classes"
     else:
         return _check_tensors(model or _empty(wanted, earlier.path), earlier, replace_head=replace_head)
-    raise _refused(earlier.path, f"the earlier model is {found}; this run needs {wanted}", fix)
+    raise file_error(earlier.path, f"the earlier model is {found}; this run needs {wanted}", fix)
 
 
 def _empty(shape: ModelShape, path: Path) -> nn.Module:
@@ -231,13 +231,13 @@ def _empty(shape: ModelShape, path: Path) -> nn.Module:
         return empty_model(shape)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         problem = f"segmentation-models-pytorch cannot build the earlier model, {shape}: {error}"
-        raise _refused(path, problem, "leave --pretrainedModel out") from error
+        raise file_error(path, problem, "leave --pretrainedModel out") from error
 
 
 def _check_tensors(model: nn.Module, earlier: EarlierRun, *, replace_head: bool) -> None:
     """Raise DataError where the earlier model lacks a tensor, has another one, or one of another shape."""
     if not all(isinstance(tensor, Tensor) for tensor in earlier.weights.values()):
-        raise _refused(earlier.path, "not all of its weights are tensors", "copy the folder again")
+        raise file_error(earlier.path, "not all of its weights are tensors", "copy the folder again")
     wanted, found = (
         {name: tuple(tensor.shape) for name, tensor in tensors.items() if not (replace_head and name.startswith(HEAD))}
         for tensors in (model.state_dict(), earlier.weights)
@@ -254,8 +254,4 @@ def _check_tensors(model: nn.Module, earlier: EarlierRun, *, replace_head: bool)
     ]
     if differing:
         fix = "copy the folder again; if it is whole, leave --pretrainedModel out"
-        raise _refused(earlier.path, f"of {earlier.shape}, {'; '.join(differing)}", fix)
-
-
-def _refused(path: Path, problem: str, fix: str) -> DataError:
-    return DataError(Problem(problem, str(path), fix))
+        raise file_error(earlier.path, f"of {earlier.shape}, {'; '.join(differing)}", fix)

@@ -127,7 +127,7 @@ def local_ray(*, device: str = "auto", dashboard: Dashboard | None = None) -> It
     _silence_ray()
     folder = _temporary_folder()
     try:
-        _check_room(folder)
+        _check_free_space(folder)
         with token_in_reach(folder):
             try:
                 with private_files(), _own_sigterm(), clean_environment():
@@ -245,8 +245,8 @@ def _object_store_bytes() -> int:
     return int(min(256e6, max(80e6, psutil.virtual_memory().available * 0.05)))
 
 
-def _check_room(folder: Path) -> None:
-    """Refuse to start where Ray's object store would find no room: its workers would die, each time they are tried."""
+def _check_free_space(folder: Path) -> None:
+    """Refuse to start where Ray's object store would find no free space: its workers would die, again and again."""
     needed = _object_store_bytes()
     places = [place for place in (SHARED_MEMORY, folder.parent) if place.is_dir()]
     free = {place: shutil.disk_usage(place).free for place in places}

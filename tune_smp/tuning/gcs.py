@@ -111,14 +111,14 @@ def ask_cluster(address: str) -> ClusterFacts:
 
 def use_own_token() -> bool:
     """Send this side's token from here on; False where it is sent already, forbidden or not there."""
-    if "RAY_AUTH_MODE" in os.environ or not _token_or_refuse(ray_private.has_token):
+    if "RAY_AUTH_MODE" in os.environ or not _with_readable_token(ray_private.has_token):
         return False
     ray_private.send_token()
     return True
 
 
 def _ask(address: str) -> ClusterFacts:
-    answer = _token_or_refuse(lambda: ray_private.ask_gcs(address, timeout=PATIENCE_S))
+    answer = _with_readable_token(lambda: ray_private.ask_gcs(address, timeout=PATIENCE_S))
     if not answer.metadata:
         raise ResourceError(
             Problem(f"the cluster at {address} is still starting", f"--address {address}", "try again in some seconds")
@@ -134,7 +134,7 @@ def _ask(address: str) -> ClusterFacts:
     )
 
 
-def _token_or_refuse(ask: Callable[[], Answer]) -> Answer:
+def _with_readable_token(ask: Callable[[], Answer]) -> Answer:
     """A token file that is named and cannot be read is an error of this side, wherever Ray notices it."""
     try:
         return ask()

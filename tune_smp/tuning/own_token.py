@@ -36,7 +36,7 @@ def token_in_reach(folder: Path) -> Iterator[None]:
 
 
 def _home_keeps_it() -> bool:
-    """Whether there is a token in the home folder, or room for one. Part of Ray knows the home by HOME alone."""
+    """Whether there is a token in the home folder, or space for one. Part of Ray knows the home by HOME alone."""
     try:
         folder = Path(os.environ["HOME"]) / ".ray"
         folder.mkdir(mode=0o700, exist_ok=True)
