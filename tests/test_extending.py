@@ -19,9 +19,8 @@ from tune_smp.choices import losses, samplers, schedulers
 from tune_smp.choices.losses import Loss
 from tune_smp.choices.schedulers import SchedulerChoice
 from tune_smp.data.pairing.collection import find_pairs
-from tune_smp.data.reading import formats, images
-from tune_smp.data.reading.formats import ImageFormat
-from tune_smp.data.reading.image_reader import ImageInfo, ImageReader
+from tune_smp.data.reading import formats
+from tune_smp.data.reading.image_reader import ImageFormat, ImageInfo, ImageReader
 from tune_smp.data.store.build import StoreRequest, build_store
 from tune_smp.data.store.image_store import ImageStore
 from tune_smp.training import losses as recipes
@@ -49,8 +48,8 @@ class RawReader(ImageReader):
 
 
 def test_a_format_is_a_reader_and_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(formats.FORMATS, "raw", ImageFormat("raw", (".raw1",), (b"RAW1",)))
-    monkeypatch.setitem(images.READERS, "raw", lambda path, _: RawReader(path))
+    row = ImageFormat("raw", (".raw1",), lambda path, _: RawReader(path), (b"RAW1",))
+    monkeypatch.setitem(formats.FORMATS, "raw", row)
     pixels = np.random.default_rng(0).integers(0, 255, (4, 2, 40, 50), dtype=np.uint8)
     for number, (image, label) in enumerate(pixels):
         for kind, content in (("images", image), ("labels", (label > 127).astype(np.uint8))):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tune_smp.data.reading.images import open_image
+from tune_smp.data.reading.formats import open_image
 
 RNG = np.random.default_rng(0)
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tune_smp.data.reading.formats import is_junk
-from tune_smp.data.reading.images import open_image
+from tune_smp.data.reading.formats import is_junk, open_image
 from tune_smp.errors import DataError
 
 

@@ -18,7 +18,8 @@ import zarr
 from numpy.typing import NDArray
 
 from tests.data.reading import pixels, read
-from tune_smp.data.reading.images import LabelWriter, OmeReader, open_image
+from tune_smp.data.reading.formats import open_image
+from tune_smp.data.reading.images import LabelWriter, OmeReader
 from tune_smp.data.reading.ome_zarr import ZarrReader
 from tune_smp.data.reading.tiff import TiffReader
 from tune_smp.errors import DataError, ResourceError

@@ -14,7 +14,7 @@ import zarr
 from tune_smp.data.pairing.collection import find_images, find_pairs
 from tune_smp.data.pairing.pairs import Collection
 from tune_smp.data.reading.foreign_formats import FOREIGN_FORMATS
-from tune_smp.data.reading.images import open_image
+from tune_smp.data.reading.formats import open_image
 from tune_smp.data.split import read_split, split_groups, split_regions, write_split
 from tune_smp.data.store.image_store import open_or_build
 from tune_smp.errors import DataError

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tune_smp.data.pairing.collection import find_pairs
-from tune_smp.data.reading.images import OmeReader, open_image
+from tune_smp.data.reading.formats import open_image
+from tune_smp.data.reading.images import OmeReader
 from tune_smp.data.reading.tiff import TiffReader
 from tune_smp.data.store.build import StoreRequest, build_store
 from tune_smp.data.store.image_store import ImageStore

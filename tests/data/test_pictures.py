@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.data.reading import RNG, notes, pixels, read
-from tune_smp.data.reading.images import open_image
+from tune_smp.data.reading.formats import open_image
 from tune_smp.errors import DataError
 
 

@@ -10,8 +10,8 @@ import pytest
 import tifffile
 from PIL import Image
 
+from tune_smp.data.reading.formats import open_image
 from tune_smp.data.reading.image_reader import ImageInfo
-from tune_smp.data.reading.images import open_image
 
 PIXELS = np.random.default_rng(0).integers(0, 250, (20, 30), dtype=np.uint8)
 

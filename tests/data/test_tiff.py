@@ -11,7 +11,7 @@ import tifffile
 from PIL import Image
 
 from tests.data.reading import notes, pixels, read
-from tune_smp.data.reading.images import open_image
+from tune_smp.data.reading.formats import open_image
 from tune_smp.errors import DataError
 
 

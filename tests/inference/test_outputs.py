@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from tune_smp.data.labels import ClassMap
 from tune_smp.data.pairing.collection import ImageGroup
+from tune_smp.data.reading.formats import open_image
 from tune_smp.data.reading.image_reader import ImageInfo
-from tune_smp.data.reading.images import open_image
 from tune_smp.errors import DataError
 from tune_smp.inference.blending import Rows
 from tune_smp.inference.outputs import plan_outputs, to_labels, write_rows

@@ -16,7 +16,8 @@ from torch import nn
 from tune_smp.data.channel_statistics import image_statistics
 from tune_smp.data.normalization import affine
 from tune_smp.data.preprocessing import Preprocessing
-from tune_smp.data.reading.images import LabelWriter, open_image
+from tune_smp.data.reading.formats import open_image
+from tune_smp.data.reading.images import LabelWriter
 from tune_smp.errors import DataError, ResourceError, SettingsError
 from tune_smp.inference.prediction import predict_folder
 from tune_smp.settings.predict import PredictSettings

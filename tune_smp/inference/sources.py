@@ -12,8 +12,8 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from tune_smp.data.reading.formats import open_image
 from tune_smp.data.reading.image_reader import ImageInfo
-from tune_smp.data.reading.images import open_image
 from tune_smp.errors import DataError, Problem
 
 # bfio's OME-TIFF and most microscopes' files are tiled by 1024 rows or fewer: a band decodes every file tile once.

@@ -2,37 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from tune_smp.data.reading.foreign_formats import foreign_format
+from tune_smp.data.reading.image_reader import ImageFormat, ImageReader, Size
+from tune_smp.data.reading.images import TIFF, ZARR
+from tune_smp.data.reading.pictures import JPEG, PNG
 from tune_smp.errors import DataError, Problem, listing
 from tune_smp.texts import shown
 
-
-@dataclass(frozen=True, slots=True)
-class ImageFormat:
-    """A format that is read: ``suffixes`` in lower case, the usual one first, and what its files can begin with as
-    ``magic``, empty for folders."""
-
-    name: str
-    suffixes: tuple[str, ...]
-    magic: tuple[bytes, ...] = ()
-
-
-_ROWS = (
-    ImageFormat(
-        "TIFF",
-        (".tif", ".tiff", ".ome.tif", ".ome.tiff", ".btf", ".tf8"),
-        (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),  # the last two: BigTIFF
-    ),
-    ImageFormat("OME-Zarr", (".ome.zarr", ".zarr")),
-    ImageFormat("PNG", (".png",), (b"\x89PNG\r\n\x1a\n",)),
-    ImageFormat("JPEG", (".jpg", ".jpeg"), (b"\xff\xd8\xff",)),
-)
-FORMATS: dict[str, ImageFormat] = {row.name: row for row in _ROWS}
-"""By name; `images.READERS` opens them."""
-ZARR = FORMATS["OME-Zarr"]
+FORMATS: dict[str, ImageFormat] = {row.name: row for row in (TIFF, ZARR, PNG, JPEG)}
+"""By name: a new format is a reader that declares itself, and a row here."""
 
 _JUNK_NAMES = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db", "__macosx"})
 
@@ -57,6 +37,17 @@ def image_suffix(name: str) -> str:
 def image_stem(name: str) -> str:
     """The file name without its image suffix: ``r1.ome.tif`` and ``r1.png`` have the same stem."""
     return name[: len(name) - len(image_suffix(name))]
+
+
+def open_image(path: Path, *, size: Size | None = None) -> ImageReader:
+    """Open an image file (or OME-Zarr folder) for reading.
+
+    Of several images in one TIFF, the only one with this ``size`` (height, width) is read, else the first.
+
+    Raises:
+        DataError: it cannot be read; file and reason are named.
+    """
+    return image_format(path).open(path, size)
 
 
 def image_format(path: Path) -> ImageFormat:

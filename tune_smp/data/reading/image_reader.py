@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from tune_smp.data.reading.calibration import UNKNOWN, Calibration
 from tune_smp.errors import DataError, Problem
 from tune_smp.texts import shown
+
+Size = tuple[int, int]
+"""Height and width in px."""
 
 IMAGE_AXES = "CSYX"  # channels, samples, height, width; every other axis counts planes
 INT32 = np.iinfo(np.int32)
@@ -165,6 +168,20 @@ def plane_counts(axes: str, shape: Iterable[int]) -> tuple[int, int]:
 def listed_sizes(sizes: Iterable[tuple[int, int]]) -> str:
     """``2000×3000, 64×64 px``."""
     return ", ".join(f"{height}×{width}" for height, width in sizes) + " px"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFormat:
+    """A format that is read, as its reader declares it.
+
+    ``suffixes`` are in lower case, the usual one first. ``open`` takes a path and the size of the wanted image, of
+    several in one file. ``magic`` is what its files can begin with, empty for folders.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    open: Callable[[Path, Size | None], ImageReader]
+    magic: tuple[bytes, ...] = ()
 
 
 def counted_notes(notes: Mapping[str, Iterable[str]], kind: str) -> list[str]:

@@ -1,8 +1,8 @@
-"""Any supported image file as an array (C, H, W), and label images on their way out. The only importer of bfio.
+"""TIFF and OME-Zarr as arrays (C, H, W), and label images on their way out. The only importer of bfio.
 
 bfio reads OME-Zarr and the OME-TIFF that it reads without Java (1024 tiles, dimension order XYZCT), tifffile every
-other TIFF, Pillow PNG and JPEG. Which it is, is decided from the first bytes and the headers before bfio sees the file:
-some files bfio would misread, and others make it look for Java, for a minute, in vain.
+other TIFF. Which it is, is decided from the headers before bfio sees the file: some files bfio would misread, and
+others make it look for Java, for a minute, in vain.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
 from pathlib import Path
@@ -25,47 +25,28 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from tune_smp.data.reading.calibration import UNKNOWN, Calibration
-from tune_smp.data.reading.formats import image_format, image_suffix
-from tune_smp.data.reading.image_reader import ImageInfo, ImageReader, undecodable
+from tune_smp.data.reading.image_reader import ImageFormat, ImageInfo, ImageReader, Size, undecodable
 from tune_smp.data.reading.ome_zarr import ZarrReader, calibrate_zarr, find_full_resolution
 from tune_smp.data.reading.tiff import TiffReader, calibrate_tiff
 from tune_smp.errors import DataError, Problem, ResourceError
 from tune_smp.texts import shown
 
 TILE = 1024  # px, the tiles in which bfio reads and writes
-Size = tuple[int, int]  # height, width
 _BY_BFIO = frozenset({"channels", "height", "width", "planes", "dtype", "times"})
 _WRITABLE = frozenset({"uint8", "uint16", "uint32", "int8", "int16", "int32", "float32"})
-
-
-def open_image(path: Path, *, size: Size | None = None) -> ImageReader:
-    """Open an image file (or OME-Zarr folder) for reading.
-
-    Of several images in one TIFF, the only one with this ``size`` (height, width) is read, else the first.
-
-    Raises:
-        DataError: it cannot be read; file and reason are named.
-    """
-    return READERS[image_format(path).name](path, size)
 
 
 def _open_zarr(path: Path, _: Size | None) -> ImageReader:
     try:
         found = find_full_resolution(path)
         # bfio knows OME-Zarr by its suffix, which the fields of a plate lack.
-        if found is not None and not (image_suffix(path.name) and found.is_read_by_bfio(path)):
+        if found is not None and not (path.name.lower().endswith(ZARR.suffixes) and found.is_read_by_bfio(path)):
             return ZarrReader(path, found)
     except DataError:
         raise
     except Exception as error:  # broken or foreign metadata raise anything
         raise undecodable(path, error) from error
     return OmeReader(path, "zarr", found.info if found else None)
-
-
-def _open_picture(path: Path, _: Size | None) -> ImageReader:
-    from tune_smp.data.reading.pictures import open_picture  # noqa: PLC0415  Pillow, for those who have pictures
-
-    return open_picture(path)
 
 
 def _open_tiff(path: Path, size: Size | None) -> ImageReader:
@@ -82,13 +63,13 @@ def _open_tiff(path: Path, size: Size | None) -> ImageReader:
     return ome
 
 
-READERS: dict[str, Callable[[Path, Size | None], ImageReader]] = {
-    "TIFF": _open_tiff,
-    "OME-Zarr": _open_zarr,
-    "PNG": _open_picture,
-    "JPEG": _open_picture,
-}
-"""What opens a file of each of `formats.FORMATS`; of several images in it, the one of the wanted size."""
+TIFF = ImageFormat(
+    "TIFF",
+    (".tif", ".tiff", ".ome.tif", ".ome.tiff", ".btf", ".tf8"),
+    _open_tiff,
+    (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),  # the last two: BigTIFF
+)
+ZARR = ImageFormat("OME-Zarr", (".ome.zarr", ".zarr"), _open_zarr)
 
 
 def _is_bfio_tiff(path: Path, reader: TiffReader) -> bool:
@@ -188,12 +169,11 @@ class LabelWriter:
         self.path = path
         self.shape = shape
         self.dtype = np.dtype(dtype)
-        suffix = image_suffix(path.name).lower()
-        if suffix not in (".ome.tif", ".ome.tiff", ".ome.zarr", ".zarr"):
+        self._is_tiff = path.name.lower().endswith((".ome.tif", ".ome.tiff"))
+        if not (self._is_tiff or path.name.lower().endswith(ZARR.suffixes)):
             raise ValueError(f"labels are written as .ome.tif or .ome.zarr, not as {path.name!r}")
         if self.dtype.name not in _WRITABLE or 0 in shape or shape[0] % times:
             raise ValueError(f"labels of type {self.dtype} and shape {shape} cannot be written")
-        self._is_tiff = suffix.startswith(".ome.tif")
         self._depth = shape[0] // times
         self._calibration = calibration
         self._rows = [0] * shape[0]  # rows that came so far, per plane

@@ -12,7 +12,7 @@ from PIL import Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from tune_smp.data.reading.image_reader import ImageInfo, ImageReader, undecodable
+from tune_smp.data.reading.image_reader import ImageFormat, ImageInfo, ImageReader, undecodable
 from tune_smp.errors import DataError, Problem
 from tune_smp.texts import shown
 
@@ -29,13 +29,6 @@ _MODES: dict[str, tuple[int, type[np.generic]]] = {
     "RGBA": (3, np.uint8),
 }
 _EXIF_ORIENTATION = 0x0112
-
-
-def open_picture(path: Path) -> ImageReader:
-    """Open a PNG or JPEG file, whichever it is. Raises DataError where it cannot be read."""
-    with path.open("rb") as file:
-        is_png = file.read(4) == b"\x89PNG"
-    return PictureReader(path, PngImageFile if is_png else JpegImageFile)
 
 
 class PictureReader(ImageReader):
@@ -136,3 +129,7 @@ def _png_chunk(path: Path, kind: bytes) -> bytes:
                 return file.read(length)
             file.seek(length + 4, 1)
     return b""
+
+
+PNG = ImageFormat("PNG", (".png",), lambda path, _: PictureReader(path, PngImageFile), (b"\x89PNG\r\n\x1a\n",))
+JPEG = ImageFormat("JPEG", (".jpg", ".jpeg"), lambda path, _: PictureReader(path, JpegImageFile), (b"\xff\xd8\xff",))

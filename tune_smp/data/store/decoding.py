@@ -19,8 +19,8 @@ from tune_smp.data.channel_statistics import ChannelStatistics, image_statistics
 from tune_smp.data.label_looks import WINDOW, LabelLook, look_at
 from tune_smp.data.label_values import LabelValues, ValueCounter, label_values
 from tune_smp.data.labels import IGNORE, ClassMap
+from tune_smp.data.reading.formats import open_image
 from tune_smp.data.reading.image_reader import ImageInfo, ImageReader
-from tune_smp.data.reading.images import open_image
 from tune_smp.data.store.foreground import ForegroundSample, class_pixels, foreground_pixels, value_counts
 from tune_smp.data.store.format import IMAGES, MASKS, Extent
 from tune_smp.errors import DataError
