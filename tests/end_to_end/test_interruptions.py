@@ -72,9 +72,11 @@ def begin(
 
 
 both = pytest.mark.parametrize("command", ["train", "search"])
+# A minute each: the regular suite takes one of the two, which go the same road.
+searched_first = pytest.mark.parametrize("command", ["search", pytest.param("train", marks=pytest.mark.slow)])
 
 
-@both
+@searched_first
 def test_15_16_22_whatever_ended_it_is_resumed(command: str, begin: Begin, capsys: pytest.CaptureFixture[str]) -> None:
     task = begin(command=command)
     output = str(task.path)
@@ -113,7 +115,7 @@ def on_epoch(run, moment):
 """
 
 
-@pytest.mark.parametrize("command", ["search", pytest.param("train", marks=pytest.mark.slow)])
+@searched_first
 def test_1_a_disk_that_fills_while_a_checkpoint_is_written(command: str, begin: Begin) -> None:
     """No file of the worker can grow; what the system says then differs from a full disk in its words only."""
     task = begin(command=command, code=WHILE_THE_DISK_IS_FULL)
