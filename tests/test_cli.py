@@ -15,7 +15,7 @@ import pytest
 
 from tune_smp import __version__, cli
 from tune_smp.choices.catalogue import CATALOGUE
-from tune_smp.cli import COMMANDS, main
+from tune_smp.cli import COMMANDS, Command, main
 from tune_smp.errors import InterruptedRunError, Problem
 
 HEAVY = ("torch", "ray", "numpy", "rich", "optuna", "segmentation_models_pytorch")
@@ -285,3 +285,12 @@ sys.exit(str([name for name in {HEAVY!r} if name in sys.modules]))
 """
     finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert finished.stderr.splitlines()[-1] == "[]"
+
+
+def test_an_exit_with_words_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def leave(_: object) -> None:
+        raise SystemExit("a library gave up")
+
+    monkeypatch.setattr("tune_smp.cli.COMMANDS", {"show": Command("", leave)})
+    assert main(["show", "losses"]) == 1
+    assert capsys.readouterr().err == "a library gave up\n"

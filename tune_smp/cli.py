@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             run, rest = _chosen(arguments)
             run(rest)
     except SystemExit as end:  # help was asked for and given, or a job of a cluster ended with this code
-        return int(end.code or 0)
+        return _failed(end.code, UNEXPECTED, arguments) if isinstance(end.code, str) else int(end.code or 0)
     except TuneSmpError as error:
         return _failed(str(error), error.exit_code, arguments)
     except KeyboardInterrupt:

@@ -202,6 +202,7 @@ def test_6_a_side_without_foreground_is_told_for_training_and_refused_for_valida
     (_, warned), (_, refused) = sorted(told)
     assert "note: the labels of all training images are background only" in warned
     assert "the labels of all validation images are background only" in refused
+    assert "for example: " in refused  # what there is, is said first
     write(tmp_path / "labels" / "i1.tif", square() * 0)
     assert answer("train", *flags(tmp_path), "--outputDir", tmp_path / "out")[0] == 3
 

@@ -133,6 +133,8 @@ def test_as_many_words_as_are_wanted() -> None:
         (["losses", "x"], ["there is no part of the losses to show, got 'x'"]),
         (["encoders", "a", "b"], ["'b' belongs to no flag"]),
         (["--jsn", "encoders", "losses"], ["--jsn is not a flag of tune-smp show"]),
+        (["losses", "--subject", "encoders"], ["--subject is not a flag of tune-smp show"]),
+        (["losses", "--foo", "a b"], ["--foo is not a flag of tune-smp show"]),
         (["encodrs"], ["SUBJECT has no choice 'encodrs'"]),
     ],
 )

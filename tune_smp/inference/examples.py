@@ -39,7 +39,7 @@ class _Part:
 
     @property
     def info(self) -> ImageInfo:
-        """Score of the part."""
+        """Size, channels and type of the part."""
         image, region = self.store.image(self.region.pair), self.region
         return ImageInfo(self.store.channels, region.y1 - region.y0, region.x1 - region.x0, 1, image.dtype)
 

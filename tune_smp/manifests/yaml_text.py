@@ -12,17 +12,25 @@ from collections.abc import Mapping
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.representer import RoundTripRepresenter
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
+
+
+class _NamingNull(RoundTripRepresenter):
+    """Writes null where ruamel would leave nothing. A class of its own: representers belong to the class."""
+
+
+_NamingNull.add_representer(
+    type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
+)
 
 
 def yaml_text(value: Mapping[str, Any]) -> str:
     """The text; keys must be plain words, values those of JSON."""
     yaml, text = YAML(), io.StringIO()
+    yaml.Representer = _NamingNull
     yaml.width = sys.maxsize
     yaml.indent(mapping=2, sequence=4, offset=2)
-    yaml.representer.add_representer(
-        type(None), lambda made, _: made.represent_scalar("tag:yaml.org,2002:null", "null")
-    )
     yaml.dump(_quoted(value), text)
     return text.getvalue()
 

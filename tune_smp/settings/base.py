@@ -77,7 +77,9 @@ class Settings(BaseModel):
         fields = {flag.name: flag.field for flag in flags_of(cls)}
         given = {name: value for name, value in flags.items() if name not in fields or value not in (None, "")}
         # An unknown flag keeps its dashes: a field's own name (batch_size) is no flag.
-        return cls.model_validate({fields.get(name, f"--{name}"): value for name, value in given.items()})
+        return cls.model_validate(
+            {fields.get(name, f"--{name.removeprefix('--')}"): value for name, value in given.items()}
+        )
 
     def with_changes(self, **changes: Any) -> Self:
         """The same with other values, by field name, which then count as given."""

@@ -29,7 +29,13 @@ def settings_from(settings: type[AnySettings], arguments: Sequence[str]) -> AnyS
         SettingsError: with every wrong value, unknown flag and stray word at once; a flag without its value stands
         alone.
     """
-    given, stray = _read(_parser(settings), _joined(arguments, flags_of(settings)))
+    words = _joined(arguments, flags_of(settings))
+    options = {flag.option for flag in flags_of(settings)}
+    # Not for argparse: it takes --foo="a b" for a word.
+    unknown = [word for word in words if word.startswith("--") and word.partition("=")[0] not in options]
+    given, stray = _read(_parser(settings), [word for word in words if word not in unknown])
+    # With its dashes: without them it might be the name of a word.
+    given |= {word.partition("=")[0]: word.partition("=")[2] for word in unknown}
     try:
         chosen = settings.from_flags(given)
     except SettingsError as error:
@@ -97,7 +103,7 @@ def _help(flag: Flag) -> str:
 
 
 def _read(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> tuple[dict[str, Any], list[Problem]]:
-    """Raw values by flag name, unknown flags among them, and a problem for every word that belongs to no flag."""
+    """Raw values by flag name, and a problem for every word that belongs to no flag."""
     # Options first: argparse gives words their places as soon as it meets one.
     ordered = sorted(arguments, key=lambda word: not word.startswith("--"))
     try:
@@ -106,13 +112,7 @@ def _read(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> tuple[di
         fix = f"write {error.argument_name}=VALUE; {parser.prog} --help says what it takes"
         raise SettingsError(Problem(f"{error.argument_name} needs a value", fix=fix)) from None
     given = {name: value for name, value in vars(known).items() if value != []}
-    problems = []
-    for word in rest:
-        if word.startswith("--"):
-            name, _, given_value = word[2:].partition("=")
-            given[name] = given_value
-        else:
-            problems.append(Problem(f"{word!r} belongs to no flag", fix=f"{parser.prog} --help lists the flags"))
+    problems = [Problem(f"{word!r} belongs to no flag", fix=f"{parser.prog} --help lists the flags") for word in rest]
     return given, problems
 
 

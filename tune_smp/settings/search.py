@@ -136,7 +136,7 @@ class ResumeSettings(Settings):
 
     num_trials: Annotated[int | None, Ge(1), About("Search", absent="as before")] = None
     """Number of trials of a search in all, more than before."""
-    time_budget: Annotated[str | None, MinLen(1), TIME_BUDGET] = None
+    time_budget: Annotated[str | None, MinLen(1), About("Search", absent="as before")] = None
     """Time budget after which every trial ends, such as 90m, 4h or 1h30m."""
     dashboard: Annotated[bool | None, About("Machine", absent="as the run was started")] = None
     """Ray dashboard: start it with the run."""

@@ -59,10 +59,11 @@ def look_at(settings: DataSettings) -> Findings:
         train_fraction=settings.train_fraction,
         seed=settings.seed,
     )
-    of_split, lines = inspect_split(store, regions), describe_collection(store, regions)
-    note(of_split)
+    lines = describe_collection(store, regions)
     for line in lines:
         output.print(line)
+    of_split = inspect_split(store, regions)  # raises: what there is has been printed by then
+    note(of_split)
     return Findings(PreparedData(store, regions), tuple(lines), (*notes, *of_split))
 
 

@@ -161,7 +161,7 @@ def _match(request: Request, pattern: NamePattern) -> _Matches | Problem:
     try:
         exact, loose, widened = match_names((pattern.exact, pattern.loose, pattern.widened), names)
     except TimeoutError as error:
-        fix = "avoid quantifiers inside quantified groups, such as (a+)+"
+        fix = "avoid quantifiers inside quantified groups, such as (a|aa)+"
         raise SettingsError(Problem(f"the file pattern takes too long: {error}", request.shown, fix)) from error
     groups = exact if any(group is not None for group in exact) else loose
     files = [

@@ -20,7 +20,9 @@ def match_names(expressions: Sequence[str], names: Sequence[str]) -> list[list[d
         TimeoutError: not done within ``MATCHING_SECONDS``.
     """
     deadline = time.monotonic() + MATCHING_SECONDS
-    compiled = [regex.compile(expression, regex.DOTALL | regex.VERSION0) for expression in expressions]
+    # "[:" opens a POSIX class in regex, as in [[:digit:]], and means two characters in re.
+    literal = [expression.replace("[:", r"[\:") for expression in expressions]
+    compiled = [regex.compile(expression, regex.DOTALL | regex.VERSION0) for expression in literal]
     try:
         return [[_groups(expression, name, deadline) for name in names] for expression in compiled]
     except TimeoutError as error:
