@@ -97,6 +97,8 @@ inputs:
           - "SoftBCEWithLogitsLoss"
           - "SoftCrossEntropyLoss"
           - "MCCLoss"
+          - "DiceCELoss"
+          - "DiceFocalLoss"
     doc: "Loss function that training minimizes. (default: JaccardLoss)"
     inputBinding:
       prefix: "--lossName"

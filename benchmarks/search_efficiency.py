@@ -107,7 +107,7 @@ class Replay:
     best_after: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        sampler = build_sampler(self.strategy.sampler, seed=self.seed, concurrency=WORKERS, trials=len(self.rows))
+        sampler = build_sampler(self.strategy.sampler, seed=self.seed, concurrency=WORKERS)
         self._study = optuna.create_study(direction="maximize", sampler=sampler)
         self._left = list(self.rows)
         self._scheduler: TrialScheduler = build_scheduler(

@@ -169,7 +169,7 @@ def ours(trials: int, path: Path, *more: Listener) -> Cost:
         folder.study,
         space,
         name=path.name,
-        sampler_after=lambda _: build_sampler("tpe", seed=0, concurrency=CORES, trials=trials),
+        sampler_after=lambda _: build_sampler("tpe", seed=0, concurrency=CORES),
     )
     study.begin([default_values(space)])
     plan = SearchPlan(trials=trials, scheduler=scheduler(), storage=path, name=folder.trials.name, room=lambda: CORES)
@@ -211,7 +211,7 @@ def bare(trials: int, path: Path) -> Cost:
         metric=METRIC,
         mode="max",
         points_to_evaluate=[first],
-        sampler=build_sampler("tpe", seed=0, concurrency=CORES, trials=trials),
+        sampler=build_sampler("tpe", seed=0, concurrency=CORES),
         study_name=path.name,
         storage=optuna.storages.JournalStorage(JournalFileBackend(str(path / "study.journal"))),
     )

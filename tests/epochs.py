@@ -21,6 +21,7 @@ def epoch_result(trial_epoch: int = 1, metric: float = 0.5, **more: Any) -> Epoc
         "learning_rate": 1e-3,
         "seconds": 2.0,
         "metric": metric,
+        "thresholds": (0.5,),
         "best_metric": metric,
         "best_epoch": trial_epoch,
         "stop": None,

@@ -77,7 +77,7 @@ def test_a_result_says_what_is_in_the_folder(trained: tuple[tune_smp.Result, Hea
     assert result.report.is_file()
     epochs = result.history()
     assert list(epochs["epoch"]) == [1, 2]
-    assert result.best_metric == pytest.approx(epochs["val_iou"].max(), abs=1e-9)
+    assert result.best_metric == pytest.approx(epochs["val_metric"].max(), abs=1e-9)
     assert result.trials().empty
     shown = result._repr_html_()
     assert f"<th>best IoU</th><td>{result.best_metric:.4f}</td>" in shown
@@ -117,7 +117,8 @@ def test_arrays_and_files_give_the_masks_of_predict(trained: tuple[tune_smp.Resu
     np.testing.assert_array_equal(planes[0], mask)
     probabilities = model.predict(pixels, output="probabilities")
     assert (probabilities.shape, probabilities.dtype) == ((1, 96, 96), np.dtype(np.float32))
-    np.testing.assert_array_equal(probabilities[0] > 0.5, mask > 0)
+    (threshold,) = model.preprocessing.class_thresholds
+    np.testing.assert_array_equal(probabilities[0] > threshold, mask > 0)
 
 
 @pytest.mark.parametrize("shape", [(96,), (3, 96, 96), (2, 3, 96, 96), (1, 1, 1, 96, 96), (0, 96)])

@@ -96,7 +96,7 @@ def test_every_row_has_its_builder() -> None:
 
     assert pruning.BUILDERS.keys() == schedulers.SCHEDULERS.keys()
     for name in samplers.SAMPLERS:
-        build_sampler(name, seed=0, concurrency=2, trials=8)
+        build_sampler(name, seed=0, concurrency=2)
 
 
 def test_a_tracker_overrides_what_it_wants_to_hear() -> None:

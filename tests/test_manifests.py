@@ -52,7 +52,8 @@ CHOICES = {
     "optimizerName": "Adadelta Adagrad Adam AdamW SparseAdam Adamax ASGD LBFGS RMSprop Rprop SGD",
     "segmentationMode": "binary multilabel multiclass",
     "lossName": (
-        "JaccardLoss DiceLoss TverskyLoss FocalLoss LovaszLoss SoftBCEWithLogitsLoss SoftCrossEntropyLoss MCCLoss"
+        "JaccardLoss DiceLoss TverskyLoss FocalLoss LovaszLoss SoftBCEWithLogitsLoss SoftCrossEntropyLoss MCCLoss "
+        "DiceCELoss DiceFocalLoss"
     ),
     "metricName": "IoU Fscore Accuracy Recall Precision",
     "modelName": "Unet UnetPlusPlus MAnet Linknet FPN PSPNet PAN DeepLabV3 DeepLabV3Plus UPerNet Segformer DPT",

@@ -43,7 +43,7 @@ TABLES: dict[str, Mapping[str, Any]] = {
 # The names that the WIPP plugin promises, in its order.
 WIPP_NAMES = {
     "losses": "JaccardLoss DiceLoss TverskyLoss FocalLoss LovaszLoss "
-    "SoftBCEWithLogitsLoss SoftCrossEntropyLoss MCCLoss",
+    "SoftBCEWithLogitsLoss SoftCrossEntropyLoss MCCLoss DiceCELoss DiceFocalLoss",
     "metrics": "IoU Fscore Accuracy Recall Precision",
     "optimizers": "Adadelta Adagrad Adam AdamW SparseAdam Adamax ASGD LBFGS RMSprop Rprop SGD",
     "architectures": "Unet UnetPlusPlus MAnet Linknet FPN PSPNet PAN DeepLabV3 DeepLabV3Plus UPerNet Segformer DPT",
@@ -99,8 +99,8 @@ def test_the_catalogue_tells_what_does_not_go_together() -> None:
 def test_losses(loss: Loss) -> None:
     assert loss.modes <= set(MODES)
     assert ("binary" in loss.modes) == (loss.name != "SoftCrossEntropyLoss")
-    takes_logits = {"FocalLoss", "LovaszLoss", "SoftBCEWithLogitsLoss", "SoftCrossEntropyLoss"}
-    assert (loss.expects == "logits") == (loss.name in takes_logits)
+    takes_probabilities = {"JaccardLoss", "DiceLoss", "TverskyLoss", "MCCLoss"}
+    assert (loss.expects == "probabilities") == (loss.name in takes_probabilities)
 
 
 def test_metric_keys_are_the_columns_of_history() -> None:

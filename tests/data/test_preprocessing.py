@@ -51,7 +51,26 @@ def test_a_newer_format_tells_both_numbers(tmp_path: Path) -> None:
         read_preprocessing(write(tmp_path, {"format_version": FORMAT_VERSION + 6}))
 
 
-@pytest.mark.parametrize("key", [key for key in RECORD.to_json() if key != "format_version"])
+BINARY = replace(
+    RECORD, class_map=ClassMap("binary", (0, 255), names=("foreground",)), thresholds=(0.375,), fixed_tile_size=None
+)
+
+
+def test_models_without_thresholds_have_the_usual_one(tmp_path: Path) -> None:
+    document = BINARY.to_json()
+    assert read_preprocessing(write(tmp_path, document)).class_thresholds == (0.375,)
+    del document["thresholds"]
+    assert read_preprocessing(write(tmp_path, document)).class_thresholds == (0.5,)
+
+
+@pytest.mark.parametrize("thresholds", [[0.5, 0.5], ["0.5"], [0], [1.5], [True], 0.5, {"a": 0.5}, None])
+def test_thresholds_that_cannot_be(tmp_path: Path, thresholds: Any) -> None:
+    document = {**BINARY.to_json(), "thresholds": thresholds}
+    with pytest.raises(DataError, match="thresholds must be 1 numbers between 0 and 1"):
+        read_preprocessing(write(tmp_path, document))
+
+
+@pytest.mark.parametrize("key", [key for key in RECORD.to_json() if key not in ("format_version", "thresholds")])
 def test_a_missing_key_is_named(tmp_path: Path, key: str) -> None:
     document = RECORD.to_json()
     del document[key]

@@ -178,7 +178,7 @@ class SearchFolder:
                 assert len(epochs) == int(row["epochs"])
                 assert trial.value == float(row["best_metric"])
                 best = self.history(trial.number)[int(row["best_epoch"]) - 1]
-                assert float(best["val_iou"]) == pytest.approx(trial.value, rel=1e-9)
+                assert float(best["val_metric"]) == pytest.approx(trial.value, rel=1e-9)
             assert {name: str(value) for name, value in trial.params.items()}.items() <= row.items()
 
 

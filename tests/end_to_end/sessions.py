@@ -193,7 +193,7 @@ class TrainSessions(Sessions):
         assert epochs == list(range(1, self._settings().max_epochs + 1)), "neither gaps nor doubles"
         assert (self.summary["state"], self.summary["epochs"]) == ("completed", len(epochs))
         best = self._history()[self.summary["best_epoch"] - 1]
-        assert float(best["val_iou"]) == pytest.approx(self.summary["best_metric"], rel=1e-9)
+        assert float(best["val_metric"]) == pytest.approx(self.summary["best_metric"], rel=1e-9)
 
 
 def family_of(program: subprocess.Popen[str]) -> list[psutil.Process]:

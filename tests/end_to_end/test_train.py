@@ -53,12 +53,12 @@ def test_the_best_row_of_the_history_is_the_summary(undisturbed: Undisturbed) ->
     output, _ = undisturbed
     rows = read_csv(output / "history.csv")
     summary = read_json(output / "summary.json")
-    best = max(rows, key=lambda row: float(row["val_iou"]))
+    best = max(rows, key=lambda row: float(row["val_metric"]))
     assert [int(row["epoch"]) for row in rows] == [1, 2, 3, 4]
     assert summary["state"] == "completed"
     assert summary["epochs"] == 4
     assert summary["best_epoch"] == int(best["epoch"])
-    assert summary["best_metric"] == pytest.approx(float(best["val_iou"]), rel=1e-9)
+    assert summary["best_metric"] == pytest.approx(float(best["val_metric"]), rel=1e-9)
     assert summary["trials"] == {"completed": 1}
 
 
@@ -141,9 +141,13 @@ def test_the_exported_model_scores_what_the_run_said(undisturbed: Undisturbed) -
     )
     store = open_or_build(collection, mode="binary")
     run = TrainingRun(again, store, read_split(output / "split.csv", store.collection))
-    _, metrics = run._validate_epoch()
+    validation = run.validate()
     summary = json.loads((output / "summary.json").read_text())
-    assert metrics.iou == pytest.approx(summary["best_metric"], abs=1e-6)
+    assert validation.metric == pytest.approx(summary["best_metric"], abs=1e-6)
+    assert validation.metrics.iou == pytest.approx(summary["metric_at_half"], abs=1e-6)
+    assert list(summary["thresholds"].values()) == list(validation.thresholds)
+    record = json.loads((output / "model" / "preprocessing.json").read_text())
+    assert record["thresholds"] == list(validation.thresholds)
 
 
 def test_a_finished_run_is_kept(

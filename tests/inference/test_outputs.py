@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,8 +13,10 @@ import tifffile
 import zarr
 from numpy.typing import NDArray
 
+from tests.inference.conftest import RECORD
 from tune_smp.data.labels import ClassMap
 from tune_smp.data.pairing.collection import ImageGroup
+from tune_smp.data.preprocessing import Preprocessing
 from tune_smp.data.reading.formats import open_image
 from tune_smp.data.reading.image_reader import ImageInfo
 from tune_smp.errors import DataError
@@ -70,9 +73,17 @@ def test_an_image_is_never_replaced_by_its_prediction(tmp_path: Path) -> None:
 def test_labels_have_the_values_of_the_training_labels(
     class_map: ClassMap, probabilities: list[list[float]], labels: list[list[int]], dtype: type
 ) -> None:
-    got = to_labels(np.array(probabilities, np.float32)[:, None], class_map)
+    got = to_labels(np.array(probabilities, np.float32)[:, None], replace(RECORD, class_map=class_map))
     assert got.dtype == dtype
     assert got[:, 0].tolist() == labels
+
+
+def test_each_class_has_its_threshold() -> None:
+    model = replace(RECORD, class_map=ClassMap("multilabel", (1, 1)), thresholds=(0.25, 0.75))
+    probabilities = np.array([[0.2, 0.3, 0.8], [0.2, 0.3, 0.8]], np.float32)[:, None]
+    assert to_labels(probabilities, model)[:, 0].tolist() == [[0, 1, 1], [0, 0, 1]]
+    without = replace(model, thresholds=())
+    assert to_labels(probabilities, without)[:, 0].tolist() == [[0, 0, 1], [0, 0, 1]]
 
 
 @pytest.mark.parametrize("suffix", ["ome.tif", "ome.zarr"])
@@ -81,7 +92,8 @@ def test_labels_have_the_values_of_the_training_labels(
 def test_rows_of_every_plane_arrive_in_the_file(
     tmp_path: Path, make_preprocessing: Callable[..., Any], mode: str, output: Any, suffix: str
 ) -> None:
-    class_map: ClassMap = make_preprocessing(mode).class_map
+    model: Preprocessing = make_preprocessing(mode)
+    class_map = model.class_map
     planes, height, width = 2, 50, 33
     probabilities = np.random.default_rng(0).random((planes, class_map.classes, height, width), np.float32)
     rows = [
@@ -89,14 +101,14 @@ def test_rows_of_every_plane_arrive_in_the_file(
     ]
     info = ImageInfo(1, height, width, planes, np.dtype(np.uint8))
 
-    write_rows(rows, tmp_path / f"a.{suffix}", info=info, class_map=class_map, output=output)
+    write_rows(rows, tmp_path / f"a.{suffix}", info=info, preprocessing=model, output=output)
 
     with open_image(tmp_path / f"a.{suffix}") as reader:
         assert reader.info.planes == planes
         for plane in range(planes):
             wanted: NDArray[Any] = probabilities[plane]
             np.testing.assert_array_equal(
-                reader.read(plane), to_labels(wanted, class_map) if output == "labels" else wanted
+                reader.read(plane), to_labels(wanted, model) if output == "labels" else wanted
             )
 
 
@@ -118,14 +130,14 @@ def micrographs(folder: Path) -> None:
 def written(folder: Path, name: str, suffix: str) -> Path:
     """The mask of an image, written as ``predict`` writes it: every plane's own number as its values."""
     output = folder / f"{name}.{suffix}"
-    class_map = ClassMap("binary", (0, 1), names=("foreground",))
+    model = replace(RECORD, class_map=ClassMap("binary", (0, 1), names=("foreground",)))
     with StackedReader([next(folder.glob(f"{name}*.tif"))]) as reader:
         info = reader.info
         ones = [
             Rows(plane, 0, np.full((1, info.height, info.width), float(plane % 2), np.float32))
             for plane in range(info.planes)
         ]
-        write_rows(ones, output, info=info, class_map=class_map, output="labels")
+        write_rows(ones, output, info=info, preprocessing=model, output="labels")
     return output
 
 

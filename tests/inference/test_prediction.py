@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,34 @@ def probabilities(model: nn.Module, preprocessing: Preprocessing, image: NDArray
     with torch.inference_mode():
         logits = model(normalised[None])[0]
     return np.asarray(logits.softmax(0) if preprocessing.segmentation_mode == "multiclass" else logits.sigmoid())
+
+
+@pytest.mark.parametrize("mode", ["binary", "multilabel"])
+def test_the_thresholds_are_those_of_the_model_but_where_one_is_given(
+    tmp_path: Path, settings: Make, images: Make, export: Make, make_preprocessing: Make, mode: str
+) -> None:
+    preprocessing = make_preprocessing(mode)
+    model = export(tmp_path / "model", preprocessing)
+    (image,) = images((32, 32))
+    soft = probabilities(model, preprocessing, image[None])
+    middles = np.median(soft, axis=(1, 2))
+    export(tmp_path / "model", replace(preprocessing, thresholds=tuple(map(float, middles))))
+
+    predict_folder(settings())
+    predict_folder(settings(output_dir=tmp_path / "given", threshold=float(middles[0]) * 0.9))
+
+    labels, given = (read(tmp_path / folder / "img_0.ome.tif") > 0 for folder in ("out", "given"))
+    assert [int(of_class.sum()) for of_class in labels] == [512] * len(soft), "half of the pixels"
+    np.testing.assert_array_equal(given, soft > middles[0] * 0.9)
+
+
+def test_a_multiclass_model_has_no_threshold(
+    tmp_path: Path, settings: Make, images: Make, export: Make, make_preprocessing: Make
+) -> None:
+    export(tmp_path / "model", make_preprocessing("multiclass"))
+    images((32, 32))
+    with pytest.raises(SettingsError, match=r"takes the likeliest class.*\n.*--threshold 0.3\n.*leave --threshold out"):
+        predict_folder(settings(threshold=0.3))
 
 
 @pytest.mark.parametrize("mode", ["binary", "multiclass", "multilabel"])

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.epochs import epoch_result
 from tune_smp.data.pairing.collection import find_pairs
 from tune_smp.data.preprocessing import read_preprocessing
 from tune_smp.data.split import Region, split_groups, split_regions, write_split
@@ -54,7 +55,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ImageStore
 def _state(settings: RunSettings) -> Any:
     torch.manual_seed(0)
     last, best = (build_model(settings, channels=1, classes=1) for _ in range(2))
-    return {"model": last.state_dict(), "best_model": best.state_dict(), "best_metric": 0.5, "best_epoch": 2}
+    history = [epoch_result(1), epoch_result(2, thresholds=(0.375,))]
+    weights = {"model": last.state_dict(), "best_model": best.state_dict()}
+    return {**weights, "best_metric": 0.5, "best_epoch": 2, "history": history}
 
 
 def test_the_best_epoch_is_exported_not_the_last(
@@ -71,9 +74,10 @@ def test_the_best_epoch_is_exported_not_the_last(
     assert read_json(tmp_path / "model" / "config.json")["encoder_weights"] is None
     preprocessing = read_preprocessing(tmp_path / "model")
     assert preprocessing.metric == {"name": "IoU", "value": 0.5, "epoch": 2}
+    assert preprocessing.thresholds == (0.375,)
     assert preprocessing.class_map.values == (0, 255)
     card = (tmp_path / "model" / "README.md").read_text()
-    assert "| validation IoU | 0.5000, epoch 2 |" in card
+    assert "| validation IoU | 0.5000, epoch 2; 0.5000 above probability 0.5 |" in card
     assert "| images | 2 for training, 2 kept back for validation |" in card
     assert "mit" not in card.split("---")[1].lower(), "the licence is not ours to choose"
 

@@ -36,3 +36,12 @@ def test_an_epoch_run_again_replaces_what_was_lost(tmp_path: Path) -> None:
     resumed.add(_row(2, 0.25))
 
     assert _losses(path) == {1: 1.0, 2: 0.25}
+
+
+def test_a_history_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "history.csv"
+    path.write_text("epoch,train_loss,val_iou\n1,0.5,0.25\n")
+    History(path).add(_row(2, 0.25))
+    first, second = read_csv(path)
+    assert (first["val_iou"], first["val_metric"], first["thresholds"]) == ("0.25", "", "")
+    assert (second["val_metric"], second["thresholds"]) == ("0.5", "0.5")

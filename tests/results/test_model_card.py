@@ -13,6 +13,7 @@ import pytest
 import tifffile
 import torch
 
+from tests.epochs import epoch_result
 from tune_smp.data.labels import Mode
 from tune_smp.data.normalization import Method, Scope
 from tune_smp.data.pairing.collection import find_pairs
@@ -67,7 +68,9 @@ def exported(folder: Path, mode: Mode, **more: Any) -> None:
     store = open_or_build(collection, mode=mode, cache_dir=folder / "cache")
     torch.manual_seed(0)
     model = build_model(settings, channels=store.channels, classes=store.class_map.classes)
+    thresholds = () if mode == "multiclass" else (0.5078125, 0.4921875)[: store.class_map.classes]
     state: Any = {"model": model.state_dict(), "best_model": None, "best_metric": 0.5, "best_epoch": 1}
+    state["history"] = [epoch_result(thresholds=thresholds)]
     regions = [Region(0, 0, *SIZE[:1], 0, SIZE[1], "train"), Region(1, 0, SIZE[0], 0, SIZE[1], "validation")]
     (folder / "out").mkdir()
     export_best(RunFolder(folder / "out"), state, settings, store, regions)

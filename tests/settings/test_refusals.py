@@ -175,10 +175,11 @@ def test_losses_and_modes(loss: Any, mode: str, required: dict[str, Any], refuse
 @pytest.mark.parametrize("field", ["tverskyAlpha", "tverskyBeta", "focalGamma"])
 def test_numbers_of_another_loss(field: str, refused: Refuse, required: dict[str, Any]) -> None:
     (only,) = refused({field: 1})
-    owner = "FocalLoss" if field == "focalGamma" else "TverskyLoss"
-    assert only.problem == f"--{field} means something to {owner} only"
+    owners = ["FocalLoss", "DiceFocalLoss"] if field == "focalGamma" else ["TverskyLoss"]
+    assert only.problem == f"--{field} means something to {' and '.join(owners)} only"
     assert only.where == f"--{field} 1.0, --lossName JaccardLoss (the default)"
-    RunSettings.from_flags({**required, field: 1, "lossName": owner})
+    for owner in owners:
+        RunSettings.from_flags({**required, field: 1, "lossName": owner})
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=lambda row: row.name)

@@ -195,6 +195,7 @@ def valid_flags(draw: st.DrawFn) -> dict[str, Any]:
     flags |= {"momentum": draw(st.floats(0, 0.99))} if optimizer.has_momentum else {}
     flags |= {"weightDecay": draw(st.floats(0, 1))} if optimizer.has_weight_decay else {}
     flags |= {"focalGamma": draw(st.just(0.0) | st.floats(1, 5))} if "focal_gamma" in loss.parameters else {}
+    flags |= {"diceWeight": draw(st.floats(0.01, 0.99))} if "dice_weight" in loss.parameters else {}
     return {name: str(value) if value is not None and draw(st.booleans()) else value for name, value in flags.items()}
 
 

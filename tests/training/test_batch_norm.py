@@ -1,4 +1,4 @@
-"""Batch normalisation of one value per channel."""
+"""Batch normalisation of one value per channel, and of statistics that lag behind the weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from tune_smp.training.batch_norm import tolerate_single_values
+from tune_smp.training.batch_norm import remembers_its_start, statistics_of, tolerate_single_values
 
 
 def pooled() -> nn.Sequential:
@@ -61,3 +61,42 @@ def test_copies_do_not_share_hooks() -> None:
     copied(torch.rand(1, 1, 8, 8))
     assert model[2].training
     assert copied[2].training
+
+
+def normalised() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Dropout(0.5))
+
+
+def test_the_statistics_are_those_of_the_images_within_the_block_only() -> None:
+    model = normalised()
+    model(torch.rand(4, 1, 8, 8))
+    before = copy.deepcopy(model.eval().state_dict())
+    images = torch.rand(6, 1, 8, 8) * 3 + 1
+    features = model[0](images).detach()
+    with statistics_of(model, (images[i : i + 2] for i in (0, 2, 4))):
+        assert not any(layer.training for layer in model.modules())
+        torch.testing.assert_close(model[1].running_mean, features.mean(dim=(0, 2, 3)))
+        found = model(images)
+        assert found.mean().abs() < 1e-4
+        assert abs(found.std().item() - 1) < 0.05
+    torch.testing.assert_close(dict(model.state_dict()), dict(before), rtol=0, atol=0)
+    assert model[1].momentum == 0.1
+
+
+def test_the_statistics_are_put_back_when_the_block_fails() -> None:
+    model = normalised()
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(KeyError), statistics_of(model, [torch.rand(2, 1, 8, 8)]):
+        raise KeyError
+    torch.testing.assert_close(dict(model.state_dict()), dict(before), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("momentum", "steps", "expected"), [(0.1, 49, True), (0.1, 50, False), (0.01, 499, True), (0.01, 500, False)]
+)
+def test_how_long_a_layer_remembers_its_start(momentum: float, steps: int, expected: bool) -> None:
+    model = nn.Sequential(nn.BatchNorm2d(2, momentum=momentum))
+    assert remembers_its_start(model, steps) is expected
+    for forgetful in (nn.LayerNorm(2), nn.BatchNorm2d(2, track_running_stats=False), nn.BatchNorm2d(2, momentum=None)):
+        assert not remembers_its_start(nn.Sequential(forgetful), 0)

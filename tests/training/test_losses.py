@@ -135,8 +135,11 @@ def of_smp(name: str, mode: Mode) -> Callable[[Tensor, Tensor], Tensor]:
         made = plain[name](mode)
     elif name == "TverskyLoss":
         made = losses.TverskyLoss(mode, alpha=0.3, beta=0.7)
-    elif name == "FocalLoss":
+    elif name in ("FocalLoss", "DiceFocalLoss"):
         made = losses.FocalLoss(mode, gamma=1.5)
+    elif name == "DiceCELoss":
+        multiclass = mode == "multiclass"
+        made = losses.SoftCrossEntropyLoss(smooth_factor=0.0) if multiclass else losses.SoftBCEWithLogitsLoss()
     elif name == "SoftCrossEntropyLoss":
         made = losses.SoftCrossEntropyLoss(smooth_factor=0.0)
     elif name == "SoftBCEWithLogitsLoss":
@@ -154,6 +157,9 @@ def of_smp(name: str, mode: Mode) -> Callable[[Tensor, Tensor], Tensor]:
             value = made(logits, masks.float() if one_hot is None else one_hot)
         else:
             value = made(logits, numbers if mode == "multiclass" else masks.float())
+        if name.startswith("Dice") and name != "DiceLoss":
+            dice = losses.DiceLoss(mode)(logits, numbers if mode == "multiclass" else masks.float())
+            value = 0.3 * dice + 0.7 * value
         return value
 
     return loss
@@ -163,7 +169,12 @@ def of_smp(name: str, mode: Mode) -> Callable[[Tensor, Tensor], Tensor]:
     ("name", "mode"), [case for case in CASES if case not in (("LovaszLoss", "multilabel"), ("MCCLoss", "multilabel"))]
 )
 def test_the_same_number_as_smp(make_settings: MakeSettings, name: str, mode: Mode) -> None:
-    numbers = {"TverskyLoss": {"tversky_alpha": 0.3, "tversky_beta": 0.7}, "FocalLoss": {"focal_gamma": 1.5}}
+    numbers: dict[str, dict[str, float]] = {
+        "TverskyLoss": {"tversky_alpha": 0.3, "tversky_beta": 0.7},
+        "FocalLoss": {"focal_gamma": 1.5},
+        "DiceCELoss": {"dice_weight": 0.3},
+        "DiceFocalLoss": {"dice_weight": 0.3, "focal_gamma": 1.5},
+    }
     loss = build_loss(make_settings(loss_name=name, segmentation_mode=mode, **numbers.get(name, {})))
     logits, masks = example(mode, size=16)
     value, gradient = value_and_gradient(loss, logits, masks)

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from tune_smp.choices.metrics import METRICS
 from tune_smp.data.labels import IGNORE, Mode
-from tune_smp.training.metrics import count_pixels, metrics_from_counts
+from tune_smp.training.metrics import BINS, PixelCounts, metrics_from_counts
 
 MODES: tuple[Mode, ...] = ("binary", "multilabel", "multiclass")
 
@@ -49,7 +50,13 @@ def example(mode: Mode, seed: int, *, classes: int = 3, tiles: int = 4) -> tuple
 
 
 def counted(logits: NDArray[Any], masks: NDArray[Any], mode: Mode) -> torch.Tensor:
-    return count_pixels(torch.from_numpy(logits), torch.from_numpy(masks), mode)
+    return torch.tensor(counts_of(logits, masks, mode).at())
+
+
+def counts_of(logits: NDArray[Any], masks: NDArray[Any], mode: Mode) -> PixelCounts:
+    counts = PixelCounts(mode, logits.shape[1])
+    counts.add_logits(torch.from_numpy(logits), torch.from_numpy(masks))
+    return counts
 
 
 @given(mode=st.sampled_from(MODES), seed=st.integers(0, 10_000), classes=st.integers(2, 5))
@@ -162,6 +169,59 @@ def test_images_without_an_object(mode: Mode) -> None:
     assert made_up.class_iou[-1] == 0.0
     assert made_up.iou < 0.51
     assert made_up.accuracy < 1.0
+
+
+@given(
+    mode=st.sampled_from(["binary", "multilabel"]),
+    seed=st.integers(0, 10_000),
+    metric=st.sampled_from(["IoU", "Fscore", "Accuracy"]),
+)
+@settings(max_examples=40, deadline=None)
+def test_no_threshold_is_better_than_the_best(mode: Mode, seed: int, metric: str) -> None:
+    logits, masks = example(mode, seed)
+    counts = counts_of(logits, masks, mode)
+    best = counts.best_thresholds(METRICS[metric])
+    key = METRICS[metric].key
+    for k, threshold in enumerate(best):
+        assert 0 < threshold < 1
+        probabilities = 1 / (1 + np.exp(-logits[:, k : k + 1].astype(np.float64)))
+        rows = {
+            t: brute_force(probabilities - t, masks[:, k : k + 1], "binary")
+            for t in (threshold, *np.arange(1, BINS, 16) / BINS)
+        }
+        found = {t: getattr(metrics_from_counts(row, "binary"), key) for t, row in rows.items()}
+        assert found[threshold] >= max(found.values()) - 1e-9
+        assert counts.at(best)[k] == list(rows[threshold][0])
+
+
+def test_the_threshold_of_a_model_that_says_too_little() -> None:
+    logits = torch.tensor([-3.0, -2.0, -1.0, -0.5]).view(1, 1, 2, 2)
+    masks = torch.tensor([0, 0, 1, 1], dtype=torch.uint8).view(1, 1, 2, 2)
+    counts = PixelCounts("binary", 1)
+    counts.add_logits(logits, masks)
+    (threshold,) = counts.best_thresholds(METRICS["IoU"])
+    assert 1 / (1 + math.exp(2)) < threshold < 1 / (1 + math.exp(1))
+    assert counts.metrics().iou == 0.0
+    assert counts.metrics((threshold,)).iou == 1.0
+
+
+@pytest.mark.parametrize(
+    ("metric", "mode", "expected"),
+    [
+        ("Recall", "binary", (0.5,)),
+        ("Precision", "multilabel", (0.5, 0.5, 0.5)),
+        ("IoU", "multiclass", ()),
+    ],
+)
+def test_where_there_is_no_best_threshold(metric: str, mode: Mode, expected: tuple[float, ...]) -> None:
+    assert counts_of(*example(mode, 0), mode).best_thresholds(METRICS[metric]) == expected
+
+
+def test_of_thresholds_that_do_as_well_the_nearest_to_a_half() -> None:
+    logits = np.array([-9.0, 9.0], np.float32).reshape(1, 1, 1, 2)
+    for labels in ([0, 1], [0, 0]):  # all right; nothing to find
+        masks = np.array(labels, np.uint8).reshape(1, 1, 1, 2)
+        assert counts_of(logits, masks, "binary").best_thresholds(METRICS["IoU"]) == (0.5,)
 
 
 def test_everything_missed_and_everything_made_up() -> None:

@@ -125,7 +125,9 @@ def test_the_callers_random_numbers_stay_as_they_were(
 
 
 def test_the_best_epoch_is_kept(make_settings: MakeSettings, make_store: MakeStore, regions: Regions) -> None:
-    run = TrainingRun(make_settings(learning_rate=0.05, max_epochs=6), make_store("binary"), regions)
+    # So many steps that the statistics of batch normalisation are those of the weights.
+    settings = make_settings(learning_rate=0.05, max_epochs=4, steps_per_epoch=50)
+    run = TrainingRun(settings, make_store("binary"), regions)
     weights = {}
     while run.stop is None:
         report = run.run_epoch()
@@ -135,8 +137,27 @@ def test_the_best_epoch_is_kept(make_settings: MakeSettings, make_store: MakeSto
         assert report["best_epoch"] == metrics.index(max(metrics)) + 1  # the first of equals
         assert_same_tensors(best_weights(run), weights[report["best_epoch"]])
         state = run.state_dict()
-        assert (state["best_model"] is None) == (report["best_epoch"] == report["epoch"])
+        assert state["best_model"] is None or report["best_epoch"] < report["epoch"]
         assert all(tensor.is_contiguous() for tensor in (state["best_model"] or {}).values())  # safetensors asks for it
+
+
+def test_an_early_epoch_is_judged_by_the_better_statistics(
+    make_settings: MakeSettings, make_store: MakeStore, regions: Regions
+) -> None:
+    run = TrainingRun(make_settings(max_epochs=4, steps_per_epoch=3), make_store("binary"), regions)
+    chosen = []
+    while run.stop is None:
+        report = run.run_epoch()
+        lagging = run.validate()
+        assert report["metric"] >= lagging.metric
+        if report["best_epoch"] == report["epoch"]:
+            chosen.append(run.state_dict()["best_model"] is not None)
+            exported = TrainingRun(run.settings, make_store("binary"), regions, state=run.state_dict())
+            exported.model.load_state_dict(best_weights(run))
+            assert exported.validate().metric == report["metric"]
+        parameters = dict(run.model.named_parameters())
+        assert_same_tensors({name: best_weights(run)[name] for name in parameters}, parameters) if chosen[-1] else None
+    assert any(chosen)
 
 
 @pytest.mark.parametrize("metric", METRICS.values(), ids=lambda metric: metric.key)
@@ -144,7 +165,14 @@ def test_the_metric_of_the_settings_decides(
     make_settings: MakeSettings, make_store: MakeStore, regions: Regions, metric: Any
 ) -> None:
     report = TrainingRun(make_settings(metric_name=metric.name), make_store("binary"), regions).run_epoch()
-    assert report["metric"] == report["best_metric"] == dict[str, Any](report)[f"val_{metric.key}"]
+    at_half = dict[str, Any](report)[f"val_{metric.key}"]
+    assert report["metric"] == report["best_metric"]
+    assert len(report["thresholds"]) == 1
+    if report["thresholds"] == (0.5,):
+        assert report["metric"] == at_half
+    else:
+        assert metric.has_best_threshold
+        assert report["metric"] > at_half
 
 
 def test_scores_do_not_depend_on_the_batch_size(

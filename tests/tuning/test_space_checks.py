@@ -74,8 +74,16 @@ def test_shipped_spaces_go_with_flags_that_make_sense(name: str, flags: dict[str
         ({"tileSize": 100}, "Unet needs a tile size that divides by 32, got 100", "pass --tileSize 96 or 128"),
         ({"modelName": "PAN", "tileSize": 64}, "PAN needs a tile size that divides by 16", "pass --tileSize 128"),
         ({"momentum": 0.9, "optimizerName": "Adam"}, "Adam has no momentum", "leave --momentum out, or pass"),
-        ({"focalGamma": 2, "lossName": "DiceLoss"}, "--focalGamma means something to FocalLoss only", "leave"),
-        ({"focalGamma": 2}, "--focalGamma means something to FocalLoss only", "leave --focalGamma out"),
+        (
+            {"focalGamma": 2, "lossName": "DiceLoss"},
+            "--focalGamma means something to FocalLoss and DiceFocalLoss only",
+            "leave",
+        ),
+        (
+            {"focalGamma": 2},
+            "--focalGamma means something to FocalLoss and DiceFocalLoss only",
+            "leave --focalGamma out",
+        ),
         ({"replaceHead": True}, "--replaceHead works on an earlier model", "pass --pretrainedModel too"),
         ({"modelName": "Unet", "encoderBaseVariantWeights": VIT}, "Unet and tu-vit_tiny_patch16_224 do not go", "DPT"),
         ({"encoderBaseVariantWeights": SWIN, "tileSize": 256}, "works on tiles of 224 px only, got 256", "224"),

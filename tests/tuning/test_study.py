@@ -47,7 +47,7 @@ def opened(journal: Path, *, name: str = "mine", text: str = SPACE) -> Study:
         journal,
         space(text),
         name=name,
-        sampler_after=lambda trials: build_sampler("tpe", seed=trials, concurrency=1, trials=20),
+        sampler_after=lambda trials: build_sampler("tpe", seed=trials, concurrency=1),
     )
 
 

@@ -1,4 +1,4 @@
-"""The losses of segmentation-models-pytorch and what each can be trained on."""
+"""The losses, of segmentation-models-pytorch and pairs of them, and what each can be trained on."""
 
 from __future__ import annotations
 
@@ -42,6 +42,12 @@ _ROWS = (
     Loss("SoftBCEWithLogitsLoss", "binary cross-entropy; in multiclass mode on one-hot masks"),
     Loss("SoftCrossEntropyLoss", "cross-entropy between exclusive classes", modes=frozenset({"multiclass"})),
     Loss("MCCLoss", "1 - Matthews correlation; balanced over all four counts", expects="probabilities"),
+    Loss(
+        "DiceCELoss",
+        "diceWeight of Dice, the rest cross-entropy (binary where classes may overlap)",
+        parameters=("dice_weight",),
+    ),
+    Loss("DiceFocalLoss", "diceWeight of Dice, the rest focal loss (gamma)", parameters=("dice_weight", "focal_gamma")),
 )
 
 LOSSES: Mapping[str, Loss] = MappingProxyType({row.name: row for row in _ROWS})

@@ -6,14 +6,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+DEFAULT_THRESHOLD = 0.5
+"""A pixel is of a class, in binary and multilabel mode, where that is likelier than this."""
+
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric: the name that users write, the key of reports and columns, the formula in words."""
+    """One metric: the name that users write, the key of reports and columns, the formula in words.
+
+    ``has_best_threshold``: there is a threshold of probability at which it is highest, and which is of use. Recall is
+    highest where everything is predicted, precision where next to nothing is.
+    """
 
     name: str
     key: str
     summary: str
+    has_best_threshold: bool = True
 
     @property
     def column(self) -> str:
@@ -27,8 +35,13 @@ _ROWS = (
     Metric(
         "Accuracy", "accuracy", "share of right pixels: (tp + tn) / all; flatters where background is most of the image"
     ),
-    Metric("Recall", "recall", "share of the foreground that is found: tp / (tp + fn)"),
-    Metric("Precision", "precision", "share of what is found that is foreground: tp / (tp + fp)"),
+    Metric("Recall", "recall", "share of the foreground that is found: tp / (tp + fn)", has_best_threshold=False),
+    Metric(
+        "Precision",
+        "precision",
+        "share of what is found that is foreground: tp / (tp + fp)",
+        has_best_threshold=False,
+    ),
 )
 
 METRICS: Mapping[str, Metric] = MappingProxyType({row.name: row for row in _ROWS})

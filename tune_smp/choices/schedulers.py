@@ -17,7 +17,8 @@ class SchedulerChoice:
 
 
 _ROWS = (
-    SchedulerChoice("asha", "successive halving: the best third is kept at 1, 3, 9, ... epochs", "ASHA"),
+    SchedulerChoice("asha", "successive halving: the best third is kept at 3, 9, 27, ... epochs", "ASHA"),
+    SchedulerChoice("hyperband", "ASHA in three brackets, of which two wait longer before they judge", "Hyperband"),
     SchedulerChoice("median", "a trial below the median of the others at its epoch ends", "the median rule"),
     SchedulerChoice("none", "every trial runs to its own end"),
 )

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self, get_args
 
+from tune_smp.choices.metrics import DEFAULT_THRESHOLD
 from tune_smp.data.labels import ClassMap, Mode
 from tune_smp.data.normalization import Normalization
 from tune_smp.errors import DataError, Problem, listing
@@ -49,6 +50,8 @@ class Preprocessing:
 
     ``divisor``: tile sizes must be multiples of it. ``fixed_tile_size``: the only size that the encoder takes, if any.
     ``channel_variable`` and ``channel_values``: the files that were stacked into channels, in this order, if any were.
+    ``thresholds``: the probability above which a pixel is of each class, in binary and multilabel mode; empty in
+    multiclass mode, and in models of earlier versions, where it is 0.5.
     """
 
     class_map: ClassMap
@@ -64,11 +67,17 @@ class Preprocessing:
     channel_variable: str | None = None
     channel_values: tuple[int | float | str, ...] = ()
     metric: Mapping[str, Any] = field(default_factory=dict)
+    thresholds: tuple[float, ...] = ()
 
     @property
     def segmentation_mode(self) -> Mode:
         """binary, multiclass or multilabel."""
         return self.class_map.mode
+
+    @property
+    def class_thresholds(self) -> tuple[float, ...]:
+        """The threshold of each class."""
+        return self.thresholds or (DEFAULT_THRESHOLD,) * self.class_map.classes
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, ``format_version`` first."""
@@ -79,6 +88,7 @@ class Preprocessing:
             "class_map": self.class_map.to_json(),
             "normalization": self.normalization.to_json(),
             "channel_values": list(self.channel_values),
+            "thresholds": list(self.thresholds),
         }
 
     @classmethod
@@ -89,6 +99,7 @@ class Preprocessing:
             class_map=_class_map(keys["class_map"], keys["segmentation_mode"], where),
             normalization=_normalization(keys["normalization"], keys["channels"], where),
             channel_values=tuple(keys["channel_values"]),
+            thresholds=_thresholds(keys, where),
             **{key: keys[key] for key in _AS_THEY_ARE},
         )
 
@@ -152,6 +163,17 @@ def _normalization(document: Mapping[str, Any], channels: int, where: str) -> No
         said = f"normalization has constants for {len(normalization.scale)} channels, the model has {channels}"
         raise DataError(Problem(said, where, _BROKEN))
     return normalization
+
+
+def _thresholds(document: Mapping[str, Any], where: str) -> tuple[float, ...]:
+    """The thresholds, where there are any: models of earlier versions have none."""
+    thresholds, classes = document.get("thresholds", []), len(document["class_map"]["values"])
+    wanted = (0, 1 if document["segmentation_mode"] == "binary" else classes)
+    numbers = isinstance(thresholds, list) and all(_is(value, (int, float)) and 0 < value < 1 for value in thresholds)
+    if not numbers or len(thresholds) not in wanted:
+        said = f"thresholds must be {wanted[1]} numbers between 0 and 1, received {thresholds!r}"
+        raise DataError(Problem(said, where, _BROKEN))
+    return tuple(thresholds)
 
 
 def _is(value: object, types: tuple[type, ...]) -> bool:

@@ -55,7 +55,7 @@ class ArrayPredictor:
         return np.stack(planes) if has_planes else planes[0]
 
     def _labels(self, probabilities: NDArray[np.float32]) -> NDArray[Any]:
-        labels = to_labels(probabilities, self.preprocessing.class_map)
+        labels = to_labels(probabilities, self.preprocessing)
         return labels if self.preprocessing.class_map.mode == "multilabel" else labels[0]
 
 

@@ -20,9 +20,10 @@ from tune_smp.data.split import Region
 from tune_smp.data.store.image_store import ImageStore
 from tune_smp.data.tiles import windows
 from tune_smp.inference.model_folder import open_model
+from tune_smp.inference.outputs import to_prediction
 from tune_smp.inference.predictor import Predictor
 from tune_smp.results.report.pictures import ExamplePicture
-from tune_smp.training.metrics import Metrics, count_pixels, metrics_from_counts
+from tune_smp.training.metrics import Metrics, PixelCounts
 from tune_smp.training.precision import choose_device, use_fast_kernels
 
 LARGEST = 1024  # px per side of what is predicted and shown of an image
@@ -75,18 +76,15 @@ class _Judge:
 
     def metrics(self, part: _Part) -> Metrics:
         """Of the part alone, by its own counts."""
-        mode = self.preprocessing.segmentation_mode
-        # Probability 0.5 is logit 0, and the likeliest class has the highest of both.
-        logits = torch.from_numpy(self.probabilities(part) - np.float32(0.5))[None]
-        masks = torch.from_numpy(part.mask.copy())[None]
-        return metrics_from_counts(count_pixels(logits, masks, mode).tolist(), mode)
+        counts = PixelCounts(self.preprocessing.segmentation_mode, self.preprocessing.class_map.classes)
+        counts.add_probabilities(
+            torch.from_numpy(self.probabilities(part))[None], torch.from_numpy(part.mask.copy())[None]
+        )
+        return counts.metrics(self.preprocessing.class_thresholds)
 
     def prediction(self, part: _Part) -> NDArray[np.uint8]:
         """(1 or K, h, w): class numbers, or 0 and 1."""
-        probabilities = self.probabilities(part)
-        if self.preprocessing.segmentation_mode == "multiclass":
-            return np.asarray(probabilities.argmax(axis=0, keepdims=True), np.uint8)
-        return np.asarray(probabilities > 0.5, np.uint8)
+        return to_prediction(self.probabilities(part), self.preprocessing)
 
 
 def validation_examples(

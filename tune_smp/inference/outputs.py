@@ -12,8 +12,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tune_smp.data.labels import ClassMap
 from tune_smp.data.pairing.collection import ImageGroup
+from tune_smp.data.preprocessing import Preprocessing
 from tune_smp.data.reading.formats import image_stem
 from tune_smp.data.reading.image_reader import ImageInfo
 from tune_smp.data.reading.images import LabelWriter
@@ -59,25 +59,31 @@ def _stem(image: ImageGroup) -> str:
     return "/".join(map(image_stem, image.paths[0].parts[-1 - image.levels :]))
 
 
-def to_labels(probabilities: NDArray[np.float32], class_map: ClassMap) -> NDArray[Any]:
-    """Probabilities (K, h, W) → label values (C, h, W): the likeliest class, or all that are likelier than not."""
-    if class_map.mode == "multiclass":
-        prediction = probabilities.argmax(axis=0, keepdims=True).astype(np.uint8)
-    else:
-        prediction = (probabilities > 0.5).astype(np.uint8)
-    return class_map.decode(prediction)
+def to_prediction(probabilities: NDArray[np.float32], preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """Probabilities (K, h, W) → (1 or K, h, W): the likeliest class's number, or 1 above the threshold of the class."""
+    if preprocessing.segmentation_mode == "multiclass":
+        return np.asarray(probabilities.argmax(axis=0, keepdims=True), np.uint8)
+    thresholds = np.array(preprocessing.class_thresholds, np.float32)
+    return np.asarray(probabilities > thresholds[:, None, None], np.uint8)
 
 
-def write_rows(rows: Iterable[Rows], path: Path, *, info: ImageInfo, class_map: ClassMap, output: Output) -> None:
+def to_labels(probabilities: NDArray[np.float32], preprocessing: Preprocessing) -> NDArray[Any]:
+    """Probabilities (K, h, W) → label values (C, h, W)."""
+    return preprocessing.class_map.decode(to_prediction(probabilities, preprocessing))
+
+
+def write_rows(
+    rows: Iterable[Rows], path: Path, *, info: ImageInfo, preprocessing: Preprocessing, output: Output
+) -> None:
     """Write all rows of one image, of every plane, as labels or as probabilities with a channel per class."""
-    labels = output == "labels"
+    labels, class_map = output == "labels", preprocessing.class_map
     dtype = class_map.decode(np.zeros((class_map.classes, 1, 1), np.uint8)).dtype if labels else np.dtype(np.float32)
     channels = 1 if labels and class_map.mode == "multiclass" else class_map.classes
     path.parent.mkdir(parents=True, exist_ok=True)
     shape = info.planes, channels, info.height, info.width
     with LabelWriter(path, shape=shape, dtype=dtype, times=info.times, calibration=info.calibration) as writer:
         for strip in rows:
-            pixels = to_labels(strip.probabilities, class_map) if labels else strip.probabilities
+            pixels = to_labels(strip.probabilities, preprocessing) if labels else strip.probabilities
             writer.write(pixels, plane=strip.plane, y=strip.y)
 
 

@@ -49,7 +49,7 @@ def predict_folder(settings: PredictSettings, *, on_image: Callable[[str], None]
     """
     started = time.perf_counter()
     exported = open_model(settings.model)
-    preprocessing = exported.preprocessing
+    preprocessing = _with_threshold(exported.preprocessing, settings.threshold)
     tiling = choose_tiling(preprocessing, tile_size=settings.tile_size, overlap=settings.overlap)
     device = choose_device(settings.device)
     use_fast_kernels(device)
@@ -75,6 +75,16 @@ def predict_folder(settings: PredictSettings, *, on_image: Callable[[str], None]
         device=device.type,
         seconds=time.perf_counter() - started,
     )
+
+
+def _with_threshold(preprocessing: Preprocessing, threshold: float | None) -> Preprocessing:
+    """The record with this threshold for every class. Raises SettingsError for a model that has no use for one."""
+    if threshold is None:
+        return preprocessing
+    if preprocessing.segmentation_mode == "multiclass":
+        said = "a multiclass model takes the likeliest class, whatever its probability"
+        raise SettingsError(Problem(said, f"--threshold {threshold:g}", "leave --threshold out"))
+    return replace(preprocessing, thresholds=(threshold,) * preprocessing.class_map.classes)
 
 
 @dataclass(frozen=True)
@@ -130,7 +140,7 @@ def _predict_all(
                 predictor.predict(reader),
                 job.output,
                 info=reader.info,
-                class_map=predictor.preprocessing.class_map,
+                preprocessing=predictor.preprocessing,
                 output=settings.output,
             )
         on_image(f"{number} of {len(jobs)}: {shown(job.name)}")

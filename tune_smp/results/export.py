@@ -21,7 +21,7 @@ from tune_smp.results.folder import RunFolder, whole_folder, write_json, write_t
 from tune_smp.results.model_card import CardFacts, model_card
 from tune_smp.settings.run import RunSettings
 from tune_smp.training.builders import build_model
-from tune_smp.training.run_state import RunState
+from tune_smp.training.run_state import RunState, best_report
 
 
 def export_best(
@@ -72,6 +72,7 @@ def _preprocessing(state: RunState, settings: RunSettings, store: ImageStore) ->
         channel_variable=store.collection.channel_variable,
         channel_values=store.collection.channel_values,
         metric={"name": settings.metric_name, "value": state["best_metric"], "epoch": state["best_epoch"]},
+        thresholds=best_report(state).get("thresholds", ()),
     )
 
 
@@ -85,6 +86,7 @@ def _facts(state: RunState, settings: RunSettings, model: nn.Module, regions: Se
         best_epoch=state["best_epoch"],
         best_metric=state["best_metric"],
         metric=settings.metric_name,
+        metric_at_half=dict[str, Any](best_report(state))[settings.metric.column],
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         training_images=len(images["train"]),
         validation_images=len(images["validation"]),

@@ -19,6 +19,8 @@ COLUMNS = (
     "val_precision",
     "learning_rate",
     "seconds",
+    "val_metric",
+    "thresholds",
 )
 
 
@@ -34,7 +36,8 @@ class History:
 
         An epoch that is run again after a crash takes the place of the lost one, and of all that came after it.
         """
-        epoch, row = report["epoch"], dict[str, Any](report)
+        thresholds = " ".join(f"{threshold:g}" for threshold in report["thresholds"])
+        epoch, row = report["epoch"], {**report, "val_metric": report["metric"], "thresholds": thresholds}
         self.rows = [earlier for earlier in self.rows if int(earlier["epoch"]) < epoch]
         self.rows.append({column: row[column] for column in COLUMNS})
-        write_csv(self.path, self.rows)
+        write_csv(self.path, self.rows, columns=COLUMNS)  # earlier versions had fewer

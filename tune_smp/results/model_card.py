@@ -15,6 +15,7 @@ from tune_smp.data.preprocessing import Preprocessing
 class CardFacts:
     """The facts of the card beyond preprocessing.json.
 
+    ``best_metric`` is that above the thresholds of preprocessing.json, ``metric_at_half`` that above 0.5;
     ``images_pattern`` is the run's own; ``training_images`` and ``validation_images`` count images (a single image that
     was split in space counts on both sides).
     """
@@ -24,6 +25,7 @@ class CardFacts:
     best_epoch: int
     best_metric: float
     metric: str
+    metric_at_half: float
     parameters: int
     training_images: int
     validation_images: int
@@ -40,6 +42,7 @@ def model_card(preprocessing: Preprocessing, facts: CardFacts) -> str:
         facts=facts,
         classes=_classes(preprocessing),
         outputs=_outputs(preprocessing),
+        thresholds=", ".join(f"{threshold:g}" for threshold in preprocessing.thresholds),
         normalization=_normalization(preprocessing),
         normalizing=_normalizing(preprocessing),
     )

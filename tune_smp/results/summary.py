@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tune_smp import __version__
+from tune_smp.choices.metrics import DEFAULT_THRESHOLD
 from tune_smp.results.folder import RunFolder, read_json, write_json
 from tune_smp.training.run_state import Used
 
@@ -27,10 +28,12 @@ class Summary:
     ``command`` is train or search. ``state``: of a train completed, early_stopped, diverged, failed or interrupted; of
     a search completed, out_of_time, interrupted or failed (no trial gave a model). ``best_metric`` is the validation
     metric of ``best_epoch`` of ``best_trial``, whose weights are in ``model``, and ``class_iou`` the IoU of each class
-    then; ``evaluated_metric`` was measured on the exported model; ``default_metric`` is that of trial 0 of a search,
-    the plain default. ``trials`` counts trials by state; ``epochs`` were run, ``epochs_saved`` were not, by ending
-    trials early. ``importances`` are shares of the searched flags in the differences between trials; ``reproduce`` is
-    the command that trains the best trial again; ``reason`` says why there is no model.
+    then, both above the ``thresholds`` of probability that suit each class best (none in multiclass mode);
+    ``metric_at_half`` is the metric of that epoch above 0.5; ``evaluated_metric`` was measured on the exported model;
+    ``default_metric`` is that of trial 0 of a search, the plain default. ``trials`` counts trials by state; ``epochs``
+    were run, ``epochs_saved`` were not, by ending trials early. ``importances`` are shares of the searched flags in the
+    differences between trials; ``reproduce`` is the command that trains the best trial again; ``reason`` says why there
+    is no model.
     """
 
     command: str
@@ -46,10 +49,20 @@ class Summary:
     evaluated_metric: float | None = None
     model: str | None = None
     class_iou: dict[str, float | None] = field(default_factory=dict)
+    thresholds: dict[str, float] = field(default_factory=dict)
+    metric_at_half: float | None = None
     importances: dict[str, float] = field(default_factory=dict)
     reproduce: str | None = None
     seconds: float = 0.0
     reason: str | None = None
+
+    @property
+    def threshold_words(self) -> str:
+        """``above 0.42; 0.8740 above 0.5``, or nothing where every class has the usual threshold."""
+        if not self.thresholds or self.metric_at_half is None or set(self.thresholds.values()) == {DEFAULT_THRESHOLD}:
+            return ""
+        chosen = ", ".join(f"{threshold:.2f}" for threshold in self.thresholds.values())
+        return f"above {chosen}; {self.metric_at_half:.4f} above {DEFAULT_THRESHOLD}"
 
     def write(self, folder: RunFolder) -> None:
         """Write summary.json."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from annotated_types import Ge, MinLen
+from annotated_types import Ge, Gt, Lt, MinLen
 
 from tune_smp.errors import Problem
 from tune_smp.settings.base import Draft, Rule, Settings
@@ -48,6 +48,11 @@ class PredictSettings(Settings):
     """Batch size: tiles per forward pass."""
     test_time_augmentation: Annotated[bool, About("Tiles")] = False
     """Test-time augmentation: average over flipped and turned copies; up to eight times slower."""
+
+    threshold: Annotated[
+        float | None, Gt(0), Lt(1), About("Output", absent="of each class the one that did best in validation")
+    ] = None
+    """Threshold of probability above which a pixel is of a class (binary and multilabel)."""
 
     device: Annotated[Literal["auto", "cpu", "gpu"], About("Machine")] = "auto"
     """Device to predict on; auto takes a GPU where there is one."""

@@ -84,18 +84,18 @@ def loss_fits_mode(draft: Draft) -> Iterator[Problem]:
 
 
 def loss_reads_its_numbers(draft: Draft) -> Iterator[Problem]:
-    """A number that only one loss reads is given with that loss."""
+    """A number that some losses read is given with one of them."""
     chosen = LOSSES.get(draft.values.get("loss_name", ""))
     if chosen is None:
         return
-    for loss in LOSSES.values():
-        for field in loss.parameters:
-            if draft.was_given(field) and field not in chosen.parameters:
-                yield Problem(
-                    f"--{flag_name(field)} means something to {loss.name} only",
-                    where=draft.where(field, "loss_name"),
-                    fix=f"leave --{flag_name(field)} out, or pass --lossName {loss.name}",
-                )
+    for field in dict.fromkeys(field for loss in LOSSES.values() for field in loss.parameters):
+        if draft.was_given(field) and field not in chosen.parameters:
+            readers = [loss.name for loss in LOSSES.values() if field in loss.parameters]
+            yield Problem(
+                f"--{flag_name(field)} means something to {' and '.join(readers)} only",
+                where=draft.where(field, "loss_name"),
+                fix=f"leave --{flag_name(field)} out, or pass --lossName {' or '.join(readers)}",
+            )
 
 
 def optimizer_takes_its_numbers(draft: Draft) -> Iterator[Problem]:

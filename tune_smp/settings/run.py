@@ -55,7 +55,9 @@ class RunFlags(DataSettings):
     tversky_beta: Annotated[float, Gt(0), About("Loss and metric")] = 0.5
     """Tversky beta: weight of false negatives (TverskyLoss)."""
     focal_gamma: Annotated[float, Ge(0), About("Loss and metric")] = 2.0
-    """Focal gamma: how much easy pixels are discounted (FocalLoss); 0, or at least 1."""
+    """Focal gamma: how much easy pixels are discounted (FocalLoss, DiceFocalLoss); 0, or at least 1."""
+    dice_weight: Annotated[float, Gt(0), Lt(1), About("Loss and metric")] = 0.5
+    """Dice weight: share of the Dice loss in losses that combine it with another (DiceCELoss, DiceFocalLoss)."""
 
     optimizer_name: Annotated[str, About("Training", choices=tuple(OPTIMIZERS), table="optimizers", wipp=True)] = "Adam"
     """Optimizer that updates the weights."""

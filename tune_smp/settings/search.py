@@ -85,7 +85,7 @@ class SearchSettings(RunFlags):
     scheduler: Annotated[str, About("Search", choices=tuple(SCHEDULERS), table="schedulers")] = "asha"
     """Trial scheduler: what ends poor trials early."""
     grace_period: Annotated[
-        int | None, Ge(1), About("Search", unit="epochs", absent="1, or as long as the warm-up")
+        int | None, Ge(1), About("Search", unit="epochs", absent="3, or as long as the warm-up")
     ] = None
     """Grace period: epochs before a trial can be pruned."""
     reduction_factor: Annotated[float, Gt(1), About("Search")] = 3.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -72,6 +73,14 @@ class TileFeed:
             tiles = self._on_device(batch)
             images, masks = self._augment(tiles.images, tiles.masks, random_numbers)
             yield Tiles(images.contiguous(memory_format=torch.channels_last), masks, tiles.has_ignored)
+
+    def plain_training(self, epoch: int, *, tiles: int, batch_size: int) -> Iterator[Tiles]:
+        """At least so many random tiles of the training images as validation would see them: not augmented, and
+        foreground no more often than it is there."""
+        steps = math.ceil(tiles / batch_size)
+        plain = replace(self._training, batch_size=batch_size, steps_per_epoch=steps, foreground_fraction=0.0)
+        for batch in plain.epoch(epoch):
+            yield self._on_device(batch)
 
     def validation(self) -> Iterator[Tiles]:
         """The batches of the validation set, as they are."""

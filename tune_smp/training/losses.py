@@ -1,6 +1,6 @@
 """Losses from settings, and one rule for ignored pixels that holds for every one of them.
 
-Every loss is one of smp's and takes logits. Three things are added here:
+Every loss is one of smp's, or a sum of two, and takes logits. Three things are added here:
 
 * Ignored pixels (255) are taken out *before* smp sees anything: the pixels that remain are laid out as one long image
   (1, K, P, 1). smp's losses sum over batch and pixels together, so they give the same value for the same pixels in any
@@ -43,6 +43,48 @@ class _Recipe:
     masks: Literal["one-hot", "class numbers"] = "one-hot"
 
 
+class _WithDice(nn.Module):
+    """A weighted sum of smp's Dice loss and another of its losses. ``exclusive``: a pixel is of one class."""
+
+    def __init__(self, other: nn.Module, dice_weight: float, *, exclusive: bool) -> None:
+        super().__init__()
+        self.dice = smp.losses.DiceLoss(_CHANNELS, from_logits=False)
+        self.other = other
+        self.dice_weight = dice_weight
+        self.exclusive = exclusive
+
+    def forward(self, logits: Tensor, masks: Tensor) -> Tensor:
+        """``logits`` (N, K, H, W), ``masks`` likewise, one-hot."""
+        dice: Tensor = self.dice(_probabilities(logits, exclusive=self.exclusive), masks)
+        # smp's cross-entropy and focal loss of exclusive classes take class numbers.
+        other: Tensor = self.other(logits, masks.argmax(dim=1) if self.exclusive else masks)
+        return self.dice_weight * dice + (1 - self.dice_weight) * other
+
+
+def _dice_with(make: Callable[[RunSettings], nn.Module], *, exclusive: bool = False) -> _Recipe:
+    return _Recipe(lambda settings: _WithDice(make(settings), settings.dice_weight, exclusive=exclusive), "logits")
+
+
+def _focal(settings: RunSettings) -> nn.Module:
+    loss: nn.Module = smp.losses.FocalLoss(_CHANNELS, gamma=settings.focal_gamma)
+    return loss
+
+
+def _focal_of_classes(settings: RunSettings) -> nn.Module:
+    loss: nn.Module = smp.losses.FocalLoss("multiclass", gamma=settings.focal_gamma)
+    return loss
+
+
+def _binary_cross_entropy(_: RunSettings) -> nn.Module:
+    loss: nn.Module = smp.losses.SoftBCEWithLogitsLoss(ignore_index=None)
+    return loss
+
+
+def _cross_entropy(_: RunSettings) -> nn.Module:
+    loss: nn.Module = smp.losses.SoftCrossEntropyLoss(smooth_factor=0.0, ignore_index=None)
+    return loss
+
+
 _RECIPES: Mapping[str, _Recipe] = {
     "JaccardLoss": _Recipe(lambda _: smp.losses.JaccardLoss(_CHANNELS, from_logits=False), "probabilities"),
     "DiceLoss": _Recipe(lambda _: smp.losses.DiceLoss(_CHANNELS, from_logits=False), "probabilities"),
@@ -52,18 +94,20 @@ _RECIPES: Mapping[str, _Recipe] = {
         ),
         "probabilities",
     ),
-    "FocalLoss": _Recipe(lambda settings: smp.losses.FocalLoss(_CHANNELS, gamma=settings.focal_gamma), "logits"),
+    "FocalLoss": _Recipe(_focal, "logits"),
     "LovaszLoss": _Recipe(lambda _: smp.losses.LovaszLoss("binary"), "logits"),
-    "SoftBCEWithLogitsLoss": _Recipe(lambda _: smp.losses.SoftBCEWithLogitsLoss(ignore_index=None), "logits"),
+    "SoftBCEWithLogitsLoss": _Recipe(_binary_cross_entropy, "logits"),
     "MCCLoss": _Recipe(lambda _: smp.losses.MCCLoss(), "probabilities"),
+    "DiceCELoss": _dice_with(_binary_cross_entropy),
+    "DiceFocalLoss": _dice_with(_focal),
 }
 
 # Where several exclusive classes need another loss than several channels do.
 _MULTICLASS_RECIPES: Mapping[str, _Recipe] = {
     "LovaszLoss": _Recipe(lambda _: smp.losses.LovaszLoss("multiclass"), "logits", "class numbers"),
-    "SoftCrossEntropyLoss": _Recipe(
-        lambda _: smp.losses.SoftCrossEntropyLoss(smooth_factor=0.0, ignore_index=None), "logits", "class numbers"
-    ),
+    "SoftCrossEntropyLoss": _Recipe(_cross_entropy, "logits", "class numbers"),
+    "DiceCELoss": _dice_with(_cross_entropy, exclusive=True),
+    "DiceFocalLoss": _dice_with(_focal_of_classes, exclusive=True),
 }
 
 
@@ -106,7 +150,8 @@ class SegmentationLoss:
             logits, masks = _valid_pixels(logits, masks)
             if masks.numel() == 0:
                 return logits.sum() * 0.0
-        inputs = logits if self.recipe.takes == "logits" else _probabilities(logits)
+        exclusive = logits.shape[1] > 1
+        inputs = logits if self.recipe.takes == "logits" else _probabilities(logits, exclusive=exclusive)
         targets = masks[:, 0].long() if self.recipe.masks == "class numbers" else _one_hot(masks, logits.shape[1])
         loss: Tensor = self.criterion(inputs, targets)
         return loss
@@ -120,9 +165,9 @@ def _valid_pixels(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     return pixels.t()[None, :, :, None], masks.flatten().index_select(0, valid)[None, None, :, None]
 
 
-def _probabilities(logits: Tensor) -> Tensor:
+def _probabilities(logits: Tensor, *, exclusive: bool) -> Tensor:
     # Through the logarithm, as smp does: gradients do not vanish at very large logits.
-    return (F.logsigmoid(logits) if logits.shape[1] == 1 else F.log_softmax(logits, dim=1)).exp()
+    return (F.log_softmax(logits, dim=1) if exclusive else F.logsigmoid(logits)).exp()
 
 
 def _one_hot(masks: Tensor, classes: int) -> Tensor:

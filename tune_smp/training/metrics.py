@@ -1,6 +1,8 @@
 """Metrics from sums: counts are added up over the whole validation set and divided once.
 
 How the validation set is cut into batches can therefore not change a score, and pixels that are ignored do not count.
+In binary and multilabel mode the pixels are counted by their probability, so that the metrics at every threshold come
+from one pass.
 """
 
 from __future__ import annotations
@@ -9,12 +11,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from tune_smp.choices.metrics import DEFAULT_THRESHOLD, Metric
 from tune_smp.data.labels import Mode
 
-COUNTS_PER_CLASS = 4  # tp, fp, fn, tn
+# A power of two: every threshold, and the product of a probability with it, is exact in float32.
+BINS = 128
+_IGNORED = 256  # a mask of IGNORE = 255 is counted behind the others, and cut off
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,34 +36,86 @@ class Metrics:
     class_iou: tuple[float | None, ...]
 
 
-def count_pixels(logits: Tensor, masks: Tensor, mode: Mode) -> Tensor:
-    """True and false positives and negatives of one batch: (K, 4) int64 of tp, fp, fn, tn, on the device of ``logits``.
+class PixelCounts:
+    """Pixels of labels and predictions, added up batch by batch.
 
-    ``logits`` (N, K, H, W); ``masks`` (N, 1 or K, H, W) uint8 with 255 = ignored. Binary and multilabel predict
-    foreground above probability 0.5, that is above logit 0; multiclass predicts the class of the highest logit. On a
-    GPU, ``bincount`` waits for the device once per call.
+    Multiclass predicts the class of the highest logit: the counts are a table (K, K) of true and predicted class.
+    Binary and multilabel predict what is likelier than a threshold: the counts are (K, 2, BINS), the pixels of
+    background and of foreground whose probability lies in (b / BINS, (b + 1) / BINS].
     """
-    if mode == "multiclass":
-        return _one_against_rest(_confusion(logits.argmax(dim=1, keepdim=True), masks, logits.shape[1]))
-    foreground = logits > 0
-    tables = [_confusion(foreground[:, k : k + 1], masks[:, k : k + 1], 2) for k in range(logits.shape[1])]
-    # Of the table [[tn, fp], [fn, tp]].
-    return torch.stack([table.flatten()[[3, 1, 2, 0]] for table in tables])
+
+    def __init__(self, mode: Mode, classes: int, device: torch.device | None = None) -> None:
+        self.mode = mode
+        shape = (classes, classes) if mode == "multiclass" else (classes, 2, BINS)
+        self.counts = torch.zeros(shape, dtype=torch.int64, device=device)
+
+    def add_logits(self, logits: Tensor, masks: Tensor) -> None:
+        """Count a batch: ``logits`` (N, K, H, W); ``masks`` (N, 1 or K, H, W) uint8 with 255 = ignored.
+
+        On a GPU, ``bincount`` waits for the device once per class.
+        """
+        # The likeliest class has the highest of logits and of probabilities.
+        self.add_probabilities(logits if self.mode == "multiclass" else logits.float().sigmoid(), masks)
+
+    def add_probabilities(self, probabilities: Tensor, masks: Tensor) -> None:
+        """The same for ``probabilities`` (N, K, H, W)."""
+        if self.mode == "multiclass":
+            predicted, classes = probabilities.argmax(dim=1, keepdim=True), len(self.counts)
+            self.counts += _table(masks, predicted, classes)[:classes]
+            return
+        bins = (probabilities * BINS).ceil_().int().sub_(1).clamp_(min=0)
+        for k in range(len(self.counts)):
+            self.counts[k] += _table(masks[:, k : k + 1], bins[:, k : k + 1], BINS)[:2]
+
+    def metrics(self, thresholds: Sequence[float] = ()) -> Metrics:
+        """The metrics where class k is predicted above ``thresholds[k]``, a multiple of 1 / BINS; by default 0.5."""
+        return metrics_from_counts(self.at(thresholds), self.mode)
+
+    def at(self, thresholds: Sequence[float] = ()) -> list[list[int]]:
+        """True and false positives and negatives, one row (tp, fp, fn, tn) per class."""
+        counts = self.counts.cpu().numpy()
+        if self.mode == "multiclass":
+            tp = counts.diagonal()
+            fp, fn = counts.sum(axis=0) - tp, counts.sum(axis=1) - tp
+            rows: list[list[int]] = np.stack([tp, fp, fn, counts.sum() - tp - fp - fn], axis=1).tolist()
+            return rows
+        chosen = thresholds or [DEFAULT_THRESHOLD] * len(counts)
+        return [_at_every_threshold(row)[:, round(t * BINS)].tolist() for row, t in zip(counts, chosen, strict=True)]
+
+    def best_thresholds(self, metric: Metric) -> tuple[float, ...]:
+        """For each class the threshold at which the metric of this class is highest, of several the nearest to 0.5.
+
+        0.5 for metrics that are highest where everything or nothing is predicted, and for classes that do not occur;
+        none in multiclass mode, which has no thresholds.
+        """
+        if self.mode == "multiclass":
+            return ()
+        return tuple(_best_threshold(row, metric) for row in self.counts.cpu().numpy())
 
 
-def _confusion(predictions: Tensor, masks: Tensor, classes: int) -> Tensor:
-    """(classes, classes) int64: pixels of true class (row) predicted as (column)."""
-    # One number per pixel; ignored pixels (255) land in bins behind the table, which are cut off.
-    pixels = masks.int().mul_(classes).add_(predictions)
-    counts = torch.bincount(pixels.flatten(), minlength=256 * classes)
-    return counts[: classes * classes].view(classes, classes)
+def _table(masks: Tensor, predictions: Tensor, width: int) -> Tensor:
+    """(256, width) int64: valid pixels by the value of their mask (row) and their prediction (column)."""
+    pixels = masks.int().mul_(width).add_(predictions)
+    return torch.bincount(pixels.flatten(), minlength=_IGNORED * width).view(_IGNORED, width)
 
 
-def _one_against_rest(confusion: Tensor) -> Tensor:
-    tp = confusion.diagonal()
-    fp = confusion.sum(dim=0) - tp
-    fn = confusion.sum(dim=1) - tp
-    return torch.stack([tp, fp, fn, confusion.sum() - tp - fp - fn], dim=1)
+def _at_every_threshold(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(2, BINS) pixels of background and foreground by probability → (4, BINS) of tp, fp, fn, tn per threshold."""
+    fp, tp = counts[:, ::-1].cumsum(axis=1)[:, ::-1]
+    negatives, positives = counts.sum(axis=1)
+    return np.stack([tp, fp, positives - tp, negatives - fp])
+
+
+def _best_threshold(counts: NDArray[np.int64], metric: Metric) -> float:
+    if not metric.has_best_threshold or not counts[1].any():
+        return DEFAULT_THRESHOLD
+    tp, fp, fn, tn = _at_every_threshold(counts).astype(np.float64)
+    right, wrong = (tp + tn, fp + fn) if metric.key == "accuracy" else (tp, fp + fn)
+    # IoU and F-score of one class rise and fall together. Not 0: there everything is predicted.
+    scores = (right / (right + wrong))[1:]
+    thresholds = np.arange(1, BINS) / BINS
+    best = thresholds[scores >= scores.max() - 1e-12]
+    return float(best[np.abs(best - DEFAULT_THRESHOLD).argmin()])
 
 
 def metrics_from_counts(counts: Sequence[Sequence[int]], mode: Mode) -> Metrics:

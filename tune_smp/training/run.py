@@ -9,27 +9,28 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from tune_smp.choices.metrics import Metric
-from tune_smp.data.labels import IGNORE
 from tune_smp.data.split import Region
 from tune_smp.data.store.image_store import ImageStore
 from tune_smp.errors import DataError, Problem
 from tune_smp.settings.run import RunSettings
+from tune_smp.training.batch_norm import remembers_its_start, statistics_of
 from tune_smp.training.batch_size import measure_batch_size, useful_batch_size
 from tune_smp.training.builders import ModelShape, build_model
 from tune_smp.training.early_stopping import EarlyStopping
 from tune_smp.training.feed import TileFeed
 from tune_smp.training.losses import build_loss
 from tune_smp.training.memory import keep_freed_memory
-from tune_smp.training.metrics import COUNTS_PER_CLASS, Metrics, count_pixels, metrics_from_counts
+from tune_smp.training.metrics import PixelCounts
 from tune_smp.training.optimizers import build_optimizer, learning_rate, load_optimizer_state, set_learning_rate
 from tune_smp.training.precision import choose_device, choose_precision, use_fast_kernels
 from tune_smp.training.pretrained import adopt_weights, load_earlier_run, optimizer_state
 from tune_smp.training.run_state import EpochReport, RunState, Used
 from tune_smp.training.seeding import seeded
 from tune_smp.training.step import Tiles, TrainingStep
+from tune_smp.training.validation import NOT_VALIDATED, Validation, validate
 
-NOT_MEASURED = Metrics(math.nan, math.nan, math.nan, math.nan, math.nan, class_iou=())
+TILES_FOR_STATISTICS = 128
+"""Tiles over which statistics of batch normalisation are taken anew."""
 
 
 class TrainingRun:
@@ -74,7 +75,7 @@ class TrainingRun:
         self.stop: str | None = None
         self.history: list[EpochReport] = []
         self._stopping = EarlyStopping(settings.patience, settings.min_delta)
-        self._best_weights: dict[str, Tensor] | None = None
+        self._best_weights: dict[str, Tensor] | None = None  # None: those of the model as it is
         self._notes: tuple[str, ...] = ()
 
         if state is not None:
@@ -126,16 +127,18 @@ class TrainingRun:
 
         with seeded(self.settings.seed, self.epoch, self.device):
             train_loss = self._train_epoch()
-        val_loss, metrics = self._validate_epoch() if math.isfinite(train_loss) else (math.nan, NOT_MEASURED)
-        self._judge(train_loss, val_loss, metrics)
+        validation, weights = self._validate_epoch() if math.isfinite(train_loss) else (NOT_VALIDATED, None)
+        self._judge(train_loss, validation, weights)
 
-        report = self._report(train_loss, val_loss, metrics, seconds=time.perf_counter() - started)
+        report = self._report(train_loss, validation, seconds=time.perf_counter() - started)
         self.history.append(report)
         return report
 
-    def validate(self, metric: Metric) -> float:
-        """This metric of the model as it is, on the whole validation set."""
-        return float(getattr(self._validate_epoch()[1], metric.key))
+    def validate(self) -> Validation:
+        """Validate the model as it is, on the whole validation set."""
+        self.model.eval()
+        counts = PixelCounts(self.settings.segmentation_mode, self.shape.classes, self.device)
+        return validate(self.step.forward, self.step.loss, self.feed.validation(), counts, self.settings.metric)
 
     def _train_epoch(self) -> float:
         """Mean loss over the steps."""
@@ -147,31 +150,33 @@ class TrainingRun:
             total += self.step(tiles)
         return total.item() / self.feed.steps
 
-    @torch.inference_mode()
-    def _validate_epoch(self) -> tuple[float, Metrics]:
-        """Mean loss over the pixels (see ``losses`` about batches), and the metrics of all pixels together."""
-        self.model.eval()
-        mode = self.settings.segmentation_mode
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
-        pixels = torch.zeros((), dtype=torch.int64, device=self.device)
-        counts = torch.zeros(self.shape.classes, COUNTS_PER_CLASS, dtype=torch.int64, device=self.device)
-        for tiles in self.feed.validation():
-            logits = self.step.forward(tiles.images).float()
-            batch_pixels = _valid_pixels(tiles)
-            total += self.step.loss(logits, tiles.masks, has_ignored=tiles.has_ignored) * batch_pixels
-            pixels += batch_pixels
-            counts += count_pixels(logits, tiles.masks, mode)
-        return (total / pixels.clamp_min(1)).item(), metrics_from_counts(counts.tolist(), mode)
+    def _validate_epoch(self) -> tuple[Validation, dict[str, Tensor] | None]:
+        """The result of the epoch, and the weights that it belongs to, None for the model as it is.
 
-    def _judge(self, train_loss: float, val_loss: float, metrics: Metrics) -> None:
-        """Whether this epoch is the best so far, and whether it was the last."""
-        if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
+        While the statistics of batch normalisation are far behind the weights, those of now are tried too, and the
+        better of both counts.
+        """
+        validation = self.validate()
+        steps = (self.epoch - self.epochs_before) * self.feed.steps
+        if not remembers_its_start(self.model, steps):
+            return validation, None
+        size = max(2, self.step.piece_size(self.batch_size))
+        tiles = self.feed.plain_training(self.epoch, tiles=TILES_FOR_STATISTICS, batch_size=size)
+        with self.step.in_format(), statistics_of(self.model, (batch.images for batch in tiles)):
+            with_own = self.validate()
+            if with_own.metric > validation.metric:
+                return with_own, _copied(self.model)
+        return validation, None
+
+    def _judge(self, train_loss: float, validation: Validation, weights: dict[str, Tensor] | None) -> None:
+        """Whether this epoch, with these weights, is the best so far, and whether it was the last."""
+        if not (math.isfinite(train_loss) and math.isfinite(validation.loss)):
             self.stop = "diverged"
             return
-        metric = getattr(metrics, self.settings.metric.key)
-        if self.best_epoch == 0 or metric > self.best_metric:
-            self.best_epoch, self.best_metric = self.epoch, metric
-        self._stopping.update(val_loss)
+        if self.best_epoch == 0 or validation.metric > self.best_metric:
+            self.best_epoch, self.best_metric = self.epoch, validation.metric
+            self._best_weights = weights
+        self._stopping.update(validation.loss)
         self.stop = self._reason_to_stop()
 
     def _reason_to_stop(self) -> str | None:
@@ -179,11 +184,12 @@ class TrainingRun:
             return "completed"
         return "early_stopped" if self._stopping.is_over else None
 
-    def _report(self, train_loss: float, val_loss: float, metrics: Metrics, *, seconds: float) -> EpochReport:
+    def _report(self, train_loss: float, validation: Validation, *, seconds: float) -> EpochReport:
+        metrics = validation.metrics
         return EpochReport(
             epoch=self.epoch,
             train_loss=train_loss,
-            val_loss=val_loss,
+            val_loss=validation.loss,
             val_iou=metrics.iou,
             val_fscore=metrics.fscore,
             val_accuracy=metrics.accuracy,
@@ -191,11 +197,12 @@ class TrainingRun:
             val_precision=metrics.precision,
             learning_rate=self._learning_rate(self.feed.steps - 1),
             seconds=seconds,
-            metric=getattr(metrics, self.settings.metric.key),
+            metric=validation.metric,
+            thresholds=validation.thresholds,
             best_metric=self.best_metric,
             best_epoch=self.best_epoch,
             stop=self.stop,
-            class_iou=metrics.class_iou,
+            class_iou=validation.best_metrics.class_iou,
             batch_size=self.batch_size,
         )
 
@@ -208,7 +215,7 @@ class TrainingRun:
         """Return the state of the run: numbers, text, tensors, and containers of these.
 
         The tensors are the live ones: store them, or copy them, before the next epoch. ``best_model`` is None where the
-        current epoch is the best one.
+        model as it is now is the best one.
         """
         return {
             "shape": self.shape.to_json(),
@@ -223,7 +230,7 @@ class TrainingRun:
             "used": self.used,
             "early_stopping": self._stopping.state_dict(),
             "model": self.model.state_dict(),
-            "best_model": None if self.best_epoch == self.epoch else self._best_weights,
+            "best_model": self._best_weights,
             **self.step.state_dict(),
         }
 
@@ -300,7 +307,7 @@ class TrainingRun:
 
     def _keep_best_weights(self) -> None:
         """The next epoch changes the weights: copy them if they are the best so far."""
-        if 0 < self.best_epoch == self.epoch:
+        if 0 < self.best_epoch == self.epoch and self._best_weights is None:
             self._best_weights = _copied(self.model)
 
 
@@ -309,8 +316,3 @@ def _copied(model: nn.Module) -> dict[str, Tensor]:
     return {
         name: tensor.detach().to("cpu", copy=True, memory_format=layout) for name, tensor in model.state_dict().items()
     }
-
-
-def _valid_pixels(tiles: Tiles) -> Tensor | int:
-    """Mask pixels that are not ignored."""
-    return (tiles.masks != IGNORE).sum() if tiles.has_ignored else tiles.masks.numel()

@@ -11,10 +11,12 @@ if TYPE_CHECKING:
 class EpochReport(TypedDict):
     """The result of one epoch; ``history`` of a run is a list of these.
 
-    ``learning_rate`` is that of the epoch's last step, ``metric`` the one that the settings name; ``best_metric`` and
-    ``best_epoch`` look at all epochs so far (NaN and 0: none had finite losses). ``class_iou`` has None for a class
-    that occurs neither in labels nor in predictions. ``stop``: None while training continues, else completed,
-    early_stopped or diverged. After a diverged training pass nothing is validated; what was not measured is NaN.
+    ``learning_rate`` is that of the epoch's last step. ``val_iou`` and the other metrics are those of pixels that are
+    predicted above probability 0.5; ``metric``, the one that the settings name, and ``class_iou`` are those above the
+    ``thresholds`` that suit each class best (none in multiclass mode). ``best_metric`` and ``best_epoch`` look at the
+    ``metric`` of all epochs so far (NaN and 0: none had finite losses). ``class_iou`` has None for a class that occurs
+    neither in labels nor in predictions. ``stop``: None while training continues, else completed, early_stopped or
+    diverged. After a diverged training pass nothing is validated; what was not measured is NaN.
     """
 
     epoch: int
@@ -28,6 +30,7 @@ class EpochReport(TypedDict):
     learning_rate: float
     seconds: float
     metric: float
+    thresholds: tuple[float, ...]
     best_metric: float
     best_epoch: int
     stop: str | None
@@ -66,7 +69,7 @@ class RunState(StepState):
     ``shape`` is ``ModelShape.to_json``; ``epoch`` counts those of an earlier run
     (``epochs_before``) too. ``best_epoch`` is 0 and ``best_metric`` NaN while no epoch
     had finite losses. ``model`` are the weights after the last epoch, ``best_model`` those of the best one, on the CPU;
-    None where the last epoch is the best. Checkpoints of older versions lack ``used``.
+    None where that is the last one as it is. Checkpoints of older versions lack ``used``.
     """
 
     shape: dict[str, Any]
@@ -82,3 +85,9 @@ class RunState(StepState):
     early_stopping: dict[str, float | int]
     model: dict[str, Tensor]
     best_model: dict[str, Tensor] | None
+
+
+def best_report(state: RunState) -> EpochReport:
+    """The report of the best epoch. Raises ValueError where there is none."""
+    (report,) = (report for report in state["history"] if report["epoch"] == state["best_epoch"])
+    return report

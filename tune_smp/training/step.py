@@ -70,6 +70,7 @@ class TrainingStep:
         self.halvings = 0
         self.notes: tuple[str, ...] = ()
         self._tolerates_single_tiles = False
+        self._device_type = next(model.parameters()).device.type
 
     def __call__(self, tiles: Tiles) -> Tensor:
         """Make one step; the batch's loss before the update, on the device.
@@ -83,8 +84,8 @@ class TrainingStep:
                 if not is_out_of_memory(error):
                     raise
                 reason = str(error).splitlines()[0]
-                if self.halvings == MOST_HALVINGS or self._piece_size(tiles) == 1:
-                    raise _memory_exhausted(tiles, self._piece_size(tiles), reason) from error
+                if self.halvings == MOST_HALVINGS or self.piece_size(len(tiles)) == 1:
+                    raise _memory_exhausted(tiles, self.piece_size(len(tiles)), reason) from error
             # Only here is the exception gone, and with it the frames that hold on to the activations.
             self._halve(tiles)
 
@@ -107,10 +108,14 @@ class TrainingStep:
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, K, H, W), in the number format of this run."""
-        dtype = self.precision.autocast
-        with torch.autocast(images.device.type, dtype, enabled=dtype is not None):
+        with self.in_format():
             logits: Tensor = self.model(images)
         return logits
+
+    def in_format(self) -> torch.autocast:
+        """Within, the model computes in the number format of this run."""
+        dtype = self.precision.autocast
+        return torch.autocast(self._device_type, dtype, enabled=dtype is not None)
 
     def state_dict(self) -> StepState:
         """Return the optimizer's state, and how batches are split to fit into memory. The tensors are the live ones."""
@@ -130,7 +135,7 @@ class TrainingStep:
 
     def _backward(self, tiles: Tiles) -> Tensor:
         """Gradients of the batch's loss, piece by piece."""
-        pieces = tiles.pieces(self._piece_size(tiles))
+        pieces = tiles.pieces(self.piece_size(len(tiles)))
         if len(pieces[-1]) == 1:
             self._tolerate_single_tiles()
         total = torch.zeros((), device=tiles.images.device)
@@ -154,15 +159,16 @@ class TrainingStep:
                 # LBFGS strings all gradients together and takes no channels-last layout.
                 parameter.grad = parameter.grad.contiguous()
 
-    def _piece_size(self, tiles: Tiles) -> int:
-        return math.ceil(len(tiles) / (1 << self.halvings))
+    def piece_size(self, batch_size: int) -> int:
+        """Tiles that are worked off at a time, of a batch of so many."""
+        return math.ceil(batch_size / (1 << self.halvings))
 
     def _halve(self, tiles: Tiles) -> None:
         self.optimizer.zero_grad()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         self.halvings += 1
-        pieces = f"pieces of {self._piece_size(tiles)}, whose gradients are added up"
+        pieces = f"pieces of {self.piece_size(len(tiles))}, whose gradients are added up"
         self.notes += (f"out of memory: a batch of {len(tiles)} tiles is now worked off in {pieces}",)
 
     def _tolerate_single_tiles(self) -> None:

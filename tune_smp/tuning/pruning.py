@@ -9,11 +9,19 @@ from typing import Any
 
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
+from tune_smp.tuning.ray_private import others_in_rung
 from tune_smp.tuning.space import SearchSpace
 from tune_smp.tuning.trial_record import TrialRecord
 
 METRIC, EPOCH = "best_metric", "trial_epoch"
 """Keys of a result: the scheduler judges the best metric so far after so many epochs of this trial."""
+
+
+FEWEST_IN_RUNG = 3
+"""Other trials that a trial is compared with, at least."""
+
+LEAST_GRACE = 3
+"""Epochs of grace where nobody says how many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +32,17 @@ class _EarlierTrial:
 
 
 class _Asha(ASHAScheduler):
-    """ASHA that lets the plain default run to its end: the gain of a search is measured against it."""
+    """ASHA that judges nothing before a rung holds `FEWEST_IN_RUNG` other trials, as Ray's own does from the first.
+
+    The plain default runs to its end: the gain of a search is measured against it.
+    """
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Called by Ray after each epoch."""
+        others = others_in_rung(self, trial.trial_id, result[EPOCH])
         decision = super().on_trial_result(tune_controller, trial, result)
-        return str(TrialScheduler.CONTINUE if _is_the_default(trial) else decision)
+        is_judged = others >= FEWEST_IN_RUNG and not _is_the_default(trial)
+        return str(decision if is_judged else TrialScheduler.CONTINUE)
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """Called by Ray at a trial's end; one that gave no metric is no measure for others."""
@@ -59,8 +72,9 @@ def _is_the_default(trial: Any) -> bool:
 
 
 def default_grace_period(space: SearchSpace) -> int:
-    """Epochs before a trial can be judged: its learning rate must have been at full height."""
-    return min(max(1, space.longest_warmup()), space.most_epochs())
+    """Epochs before a trial can be judged: its learning rate must have been at full height, and the first epochs say
+    little about the last one."""
+    return min(max(LEAST_GRACE, space.longest_warmup()), space.most_epochs())
 
 
 def build_scheduler(name: str, *, most_epochs: int, grace_period: int, reduction_factor: float) -> TrialScheduler:
@@ -68,9 +82,9 @@ def build_scheduler(name: str, *, most_epochs: int, grace_period: int, reduction
     return BUILDERS[name](most_epochs, min(grace_period, most_epochs), reduction_factor)
 
 
-def _asha(most_epochs: int, grace_period: int, reduction_factor: float) -> TrialScheduler:
+def _asha(most_epochs: int, grace_period: int, reduction_factor: float, *, brackets: int = 1) -> TrialScheduler:
     """ASHA (Li et al. 2020): rungs at grace_period × reduction_factor^k epochs; at each, a trial is kept if it is among
-    the best 1/reduction_factor of those that came there before it."""
+    the best 1/reduction_factor of those that came there before it, of which there must be a few."""
     return _Asha(
         time_attr=EPOCH,
         metric=METRIC,
@@ -78,9 +92,16 @@ def _asha(most_epochs: int, grace_period: int, reduction_factor: float) -> Trial
         max_t=most_epochs,
         grace_period=grace_period,
         reduction_factor=reduction_factor,
+        brackets=brackets,
         # A trial that came to its last epoch says so itself, and is completed, not pruned.
         stop_last_trials=False,
     )
+
+
+def _hyperband(most_epochs: int, grace_period: int, reduction_factor: float) -> TrialScheduler:
+    """Asynchronous Hyperband (Li et al. 2018, 2020): each trial is in one of three brackets, drawn at random, whose
+    first rungs stand at grace_period, × reduction_factor and × reduction_factor²."""
+    return _asha(most_epochs, grace_period, reduction_factor, brackets=3)
 
 
 def _median(most_epochs: int, grace_period: int, reduction_factor: float) -> TrialScheduler:  # noqa: ARG001
@@ -98,6 +119,7 @@ def no_scheduler() -> TrialScheduler:
 
 BUILDERS: dict[str, Callable[[int, int, float], TrialScheduler]] = {
     "asha": _asha,
+    "hyperband": _hyperband,
     "median": _median,
     "none": lambda *_: no_scheduler(),
 }

@@ -7,7 +7,8 @@ schedulers themselves.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from ray._private.authentication import authentication_token_setup, authenticati
 from ray._private.authentication.http_token_authentication import get_auth_headers_if_auth_enabled
 from ray._private.grpc_utils import init_grpc_channel
 from ray.core.generated import gcs_pb2, gcs_service_pb2, gcs_service_pb2_grpc
+from ray.tune.schedulers import AsyncHyperBandScheduler
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,3 +98,10 @@ def keep_quiet(write: Callable[[dict[str, Any], bool], None]) -> None:
     """
     ray._private.worker.print_to_stdstream = write
     ray._private.utils.set_sigterm_handler = lambda _handler: None
+
+
+def others_in_rung(scheduler: AsyncHyperBandScheduler, trial_id: str, epoch: int) -> int:
+    """Number of other trials with a finite value in the rung that this trial is judged at after this epoch."""
+    rungs = scheduler._trial_info[trial_id]._rungs  # highest first
+    recorded: Mapping[str, float] = next((values for milestone, values in rungs if epoch >= milestone), {})
+    return sum(math.isfinite(value) for other, value in recorded.items() if other != trial_id)

@@ -6,11 +6,13 @@ import logging
 import math
 import shlex
 from collections.abc import Sequence
+from typing import Any
 
+from tune_smp.choices.metrics import Metric
 from tune_smp.errors import Problem, TuneSmpError
 from tune_smp.results.folder import RunFolder
 from tune_smp.settings.run import RunFlags, RunSettings
-from tune_smp.training.run_state import RunState
+from tune_smp.training.run_state import RunState, best_report
 from tune_smp.workflows.preparation import PreparedData
 from tune_smp.workflows.printing import output
 
@@ -37,7 +39,7 @@ def prove(settings: RunSettings, folder: RunFolder, data: PreparedData, state: R
 
     run = TrainingRun(settings, data.store, data.regions, state=state)
     run.model.load_state_dict(load_exported(folder.model).state_dict())
-    metric = run.validate(settings.metric)
+    metric = run.validate().metric
     if not math.isclose(metric, state["best_metric"], abs_tol=EVALUATION_TOLERANCE):
         said = f"the exported model has {settings.metric_name} {metric:.6f}, its run said {state['best_metric']:.6f}"
         raise TuneSmpError(Problem(said, str(folder.model), "do not use this model; see logs/, and run again"))
@@ -69,10 +71,15 @@ def write_onnx(settings: RunFlags, folder: RunFolder) -> None:
         output.print(f"as ONNX: {path}")
 
 
-def class_iou(state: RunState, names: Sequence[str]) -> dict[str, float | None]:
-    """IoU of each class at the best epoch; None for a class that occurs neither in labels nor in predictions."""
-    (row,) = (row for row in state["history"] if row["epoch"] == state["best_epoch"])
-    return dict(zip(names, row["class_iou"], strict=True))
+def at_thresholds(state: RunState, names: Sequence[str], metric: Metric) -> dict[str, Any]:
+    """The fields of the summary on the best epoch's classes: their IoU, their thresholds, and the metric without."""
+    report = best_report(state)
+    return {
+        # None for a class that occurs neither in labels nor in predictions.
+        "class_iou": dict(zip(names, report["class_iou"], strict=True)),
+        "thresholds": dict(zip(names, report.get("thresholds", ()), strict=False)),
+        "metric_at_half": dict[str, Any](report)[metric.column],
+    }
 
 
 def write_report(folder: RunFolder, data: PreparedData, *, metric_name: str, device: str) -> None:

@@ -242,7 +242,9 @@ class SpaceSearch(Task):
         foot = [f"train it again: {summary.reproduce}"]
         if summary.state == "out_of_time":
             foot.append(f"the time budget is used up; {self.resume_hint}")
-        return Conclusion([*head, _best_line(summary)], foot)
+        head.append(_best_line(summary))
+        head += [f"of pixels {summary.threshold_words}"] if summary.threshold_words else []
+        return Conclusion(head, foot)
 
     def _reproduce(self, best: Best) -> str:
         """The command that trains the best trial again, with the batch size as it was measured where none was given."""
@@ -286,7 +288,7 @@ def open_study(settings: SearchSettings, space: SearchSpace, folder: RunFolder, 
         name=folder.path.name,
         # Another seed after each session: the same would draw the same points again.
         sampler_after=lambda trials: build_sampler(
-            settings.sampler, seed=settings.seed + trials, concurrency=concurrency, trials=settings.planned_trials
+            settings.sampler, seed=settings.seed + trials, concurrency=concurrency
         ),
     )
     if study.is_new:

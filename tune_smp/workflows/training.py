@@ -87,6 +87,7 @@ class FixedRun(Task):
         if summary.model is not None:
             best = f"best {summary.metric} {summary.best_metric:.4f} at epoch {summary.best_epoch}"
             head = [f"{best} ({summary.state})"]
+            head += [f"of pixels {summary.threshold_words}"] if summary.threshold_words else []
         failure = self._keeper.errors.get(0)
         if failure is None and not trial_state(summary.state).is_final:
             said = f"training ended as {summary.state}: {summary.reason}"

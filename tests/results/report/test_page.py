@@ -49,6 +49,19 @@ def test_a_search_is_told_by_its_best_and_what_that_gained(make_search: MakeFold
 
 
 @pytest.mark.parametrize(
+    ("thresholds", "shown"),
+    [({"foreground": 0.421875}, "0.42"), ({"nucleus": 0.5, "boundary": 0.25}, "nucleus: 0.50, boundary: 0.25")],
+)
+def test_thresholds_stand_beside_the_score_at_a_half(
+    make_search: MakeFolder, thresholds: dict[str, float], shown: str
+) -> None:
+    page = read(make_search(best_metric=0.8123, metric_at_half=0.7999, thresholds=thresholds))
+    assert "IoU of pixels above the threshold 0.5" in page.text("dt")
+    assert "0.7999" in page.text("dd")
+    assert shown in page.text("dd")
+
+
+@pytest.mark.parametrize(
     ("summary", "sentence"),
     [
         ({"best_trial": 0}, "No trial was better than the default configuration"),

@@ -143,6 +143,7 @@ def _key_facts(facts: Facts) -> list[tuple[str, str]]:
     epochs, seconds = whole_number(facts.summary.get("epochs")), number(facts.summary.get("seconds"))
     saved = whole_number(facts.summary.get("epochs_saved"))
     exported = number(facts.summary.get("evaluated_metric"))
+    at_half, thresholds = number(facts.summary.get("metric_at_half")), _thresholds(facts)
     if epochs is None and facts.history is not None:
         epochs = len(facts.history)
     counts = mapping(facts.summary.get("trials")) or Counter(row.state for row in facts.trials)
@@ -155,9 +156,18 @@ def _key_facts(facts: Facts) -> list[tuple[str, str]]:
             f"{facts.metric} measured again, with the exported model",
             numbers.metric(exported) if exported is not None else None,
         ),
+        (f"{facts.metric} of pixels above the threshold 0.5", numbers.metric(at_half) if thresholds else None),
+        ("best thresholds", thresholds),
         ("validation images", f"{facts.validation_images:,}" if facts.validation_images else None),
     ]
     return [(name, value) for name, value in found if value]
+
+
+def _thresholds(facts: Facts) -> str:
+    """``0: 0.42, 1: 0.37``: of each class; nothing in multiclass mode, and in folders of earlier versions."""
+    found = {name: number(value) for name, value in mapping(facts.summary.get("thresholds")).items()}
+    named = [f"{value:.2f}" if len(found) == 1 else f"{name}: {value:.2f}" for name, value in found.items() if value]
+    return ", ".join(named)
 
 
 def _trials(counts: Mapping[str, Any]) -> str:

@@ -18,6 +18,9 @@ from tune_smp.results.leaderboard import TrialRow, number, read_trials, whole_nu
 
 Content = TypeVar("Content")
 
+DECISIVE = "val_metric"
+"""The column of histories with the metric that decides."""
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -68,10 +71,12 @@ class Facts:
         """The metric that decided, by its user-facing name."""
         return text(self.summary.get("metric")) or text(self.values.get("metricName")) or "IoU"
 
-    @property
+    @cached_property
     def metric_column(self) -> str:
-        """The column of that metric in histories."""
-        return METRICS.get(self.metric, METRICS["IoU"]).column
+        """The column of that metric in histories: at the best thresholds, which earlier versions did not have."""
+        known = [curve for curve in (self.history, *self.curves.values()) if curve is not None]
+        at_half = METRICS.get(self.metric, METRICS["IoU"]).column
+        return DECISIVE if any(DECISIVE in curve.columns for curve in known) else at_half
 
     @cached_property
     def state(self) -> str:

@@ -1,0 +1,300 @@
+"""What rules of training are worth: with and without, on five collections, several seeds, images kept back.
+
+Every fourth image is kept back; of the others 70 % train and 30 % validate, drawn by the seed. Short runs of a small
+net: 10 epochs of 20 steps of 8 tiles of 128 px. After each epoch the same weights are validated in several versions:
+
+* running: with the running statistics of batch normalisation, as they are;
+* corrected: with these, freed of their initial values (bias-corrected, as Adam's moments are);
+* anew: with statistics taken anew over 128 tiles of the training images;
+* averaged: the mean of the weights over about the last tenth of the steps, with a mean of the statistics.
+
+Of each version the best epoch is kept, and scored on the images kept back, above probability 0.5 and above the
+threshold that was best in validation. Losses are compared by their runs of the same seed.
+
+    python benchmarks/ablations.py --data COLLECTIONS [--losses JaccardLoss,DiceCELoss] [--part 0/2]
+    python benchmarks/ablations.py --report
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import functools
+import random
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.swa_utils import AveragedModel
+
+from tune_smp.data.opening import find_collection, open_store
+from tune_smp.data.split import Region, Subset
+from tune_smp.data.store.image_store import ImageStore
+from tune_smp.data.tiles import grid_count
+from tune_smp.settings.run import RunSettings
+from tune_smp.training.batch_norm import statistics_of
+from tune_smp.training.metrics import PixelCounts
+from tune_smp.training.run import TILES_FOR_STATISTICS, TrainingRun
+from tune_smp.training.validation import Validation, validate
+
+TABLE = Path(__file__).parent / "data" / "ablations.csv"
+COLUMNS = ("collection", "loss", "seed", "version", "epoch", "val_half", "val", "kept_half", "kept")
+COLLECTIONS: Mapping[str, Mapping[str, Any]] = {
+    "membrane-binary": {"imagesPattern": "membrane_z{z:dd}.tif", "labelsPattern": "membrane_z{z:dd}.tif"},
+    "nuclei-binary": {"imagesPattern": "nuclei_{i:ddd}.tif", "labelsPattern": "nuclei_{i:ddd}_mask.tif"},
+    "nuclei-multiclass": {"imagesPattern": "nuclei_{i:ddd}.tif", "labelsPattern": "nuclei_{i:ddd}_mask.tif"},
+    "nuclei-multilabel": {"imagesPattern": "nuclei_{i:ddd}.ome.tif", "labelsPattern": "nuclei_{i:ddd}_mask.ome.tif"},
+    "camvid-multiclass": {
+        "imagesPattern": "camvid_{i:ddd}.tif",
+        "labelsPattern": "camvid_{i:ddd}.tif",
+        "ignoreValue": 11,
+    },
+}
+TILE_SIZE = 128  # px
+RUN: Mapping[str, Any] = {
+    "encoderBaseVariantWeights": "MobileNet,timm-mobilenetv3_small_100,random",
+    "tileSize": TILE_SIZE,
+    "batchSize": 8,
+    "stepsPerEpoch": 20,
+    "maxEpochs": 10,
+    "patience": 1000,
+    "device": "cpu",
+}
+VALIDATION_TILES, KEPT_TILES = 112, 224  # at most, so that most of the time goes into training
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of an epoch's weights, and what validation found of it."""
+
+    epoch: int
+    validation: Validation
+    state: State
+
+
+class Watch:
+    """Follows a run step by step: bias-corrected statistics, and averaged weights."""
+
+    def __init__(self, run: TrainingRun) -> None:
+        self._model = run.model
+        self._layers = {
+            name: layer
+            for name, layer in run.model.named_modules()
+            if isinstance(layer, _BatchNorm) and layer.track_running_stats
+        }
+        self._before = self._statistics()
+        self._corrected = self._statistics()
+        self._steps = 0
+        self._average = AveragedModel(run.model, multi_avg_fn=_last_tenth, use_buffers=True)
+        run.step.optimizer.register_step_post_hook(self._after_step)
+
+    def corrected(self) -> State:
+        return {**_copied(self._model.state_dict()), **self._corrected}
+
+    def averaged(self) -> State:
+        return _copied(self._average.module.state_dict())
+
+    @torch.no_grad()
+    def _after_step(self, *_: Any) -> None:
+        self._steps += 1
+        now = self._statistics()
+        for name, layer in self._layers.items():
+            momentum = layer.momentum or 0.1
+            for key in (f"{name}.running_mean", f"{name}.running_var"):
+                of_batch = self._before[key] + (now[key] - self._before[key]) / momentum
+                self._corrected[key].lerp_(of_batch, momentum / (1 - (1 - momentum) ** self._steps))
+        self._before = now
+        self._average.update_parameters(self._model)
+
+    def _statistics(self) -> State:
+        return {
+            f"{name}.{key}": getattr(layer, key).clone()
+            for name, layer in self._layers.items()
+            for key in ("running_mean", "running_var")
+        }
+
+
+def _last_tenth(averaged: Any, current: Any, steps: Any) -> None:
+    if averaged[0].is_floating_point():
+        torch._foreach_lerp_(list(averaged), list(current), 1 - min((1 + float(steps)) / (10 + float(steps)), 0.9998))
+    else:
+        for mean, value in zip(averaged, current, strict=True):
+            mean.copy_(value)
+
+
+def recorded(data: Path, name: str, loss: str, seed: int) -> list[tuple[Any, ...]]:
+    """Train once; a row for the best epoch of each version."""
+    folder = str(data / name)
+    flags = {**COLLECTIONS[name], **RUN, "imagesDir": folder, "labelsDir": folder, "outputDir": folder}
+    settings = RunSettings.from_flags(
+        {**flags, "segmentationMode": name.rpartition("-")[2], "lossName": loss, "seed": seed}
+    )
+    store = open_store(settings, find_collection(settings))
+    train, validation, kept = split(store, settings)
+    run = TrainingRun(settings, store, train + validation)
+    watch = Watch(run)
+    best: dict[str, Version] = {}
+    while run.stop is None:
+        run.run_epoch()
+        for version, state in versions(run, watch).items():
+            with weights_of(run, state):
+                found = run.validate()
+            if version not in best or found.metric > best[version].validation.metric:
+                best[version] = Version(run.epoch, found, state)
+    unseen = TrainingRun(settings, store, train + kept)
+    return [(name, loss, seed, version, *scores(unseen, kept_of)) for version, kept_of in best.items()]
+
+
+def versions(run: TrainingRun, watch: Watch) -> dict[str, State]:
+    tiles = run.feed.plain_training(run.epoch, tiles=TILES_FOR_STATISTICS, batch_size=run.batch_size)
+    run.model.eval()
+    with statistics_of(run.model, (batch.images for batch in tiles)):
+        anew = _copied(run.model.state_dict())
+    return {
+        "running": _copied(run.model.state_dict()),
+        "corrected": watch.corrected(),
+        "anew": anew,
+        "averaged": watch.averaged(),
+    }
+
+
+def scores(unseen: TrainingRun, version: Version) -> tuple[Any, ...]:
+    """Epoch, and the metric in validation and on the images kept back, each above 0.5 and above the best threshold."""
+    settings, validation = unseen.settings, version.validation
+    unseen.model.load_state_dict(version.state)
+    unseen.model.eval()
+    counts = PixelCounts(settings.segmentation_mode, unseen.shape.classes)
+    validate(unseen.step.forward, unseen.step.loss, unseen.feed.validation(), counts, settings.metric)
+    key = settings.metric.key
+    found = (
+        getattr(validation.metrics, key),
+        validation.metric,
+        getattr(counts.metrics(), key),
+        getattr(counts.metrics(validation.thresholds), key),
+    )
+    return version.epoch, *(round(value, 5) for value in found)
+
+
+@contextlib.contextmanager
+def weights_of(run: TrainingRun, state: State) -> Iterator[None]:
+    own = _copied(run.model.state_dict())
+    run.model.load_state_dict(state)
+    try:
+        yield
+    finally:
+        run.model.load_state_dict(own)
+
+
+def split(store: ImageStore, settings: RunSettings) -> tuple[list[Region], list[Region], list[Region]]:
+    """Regions to train on, to validate with, and kept back."""
+    order = sorted(range(len(store)), key=lambda pair: store.pairs[pair].name)
+    kept = [pair for place, pair in enumerate(order) if place % 4 == 3]
+    others = [int(pair) for pair in np.random.default_rng(settings.seed).permutation(sorted(set(order) - set(kept)))]
+    train = round(settings.train_fraction * len(others))
+    kept = [int(pair) for pair in np.random.default_rng(0).permutation(kept)]
+    return (
+        regions(store, others[:train], "train"),
+        regions(store, limited(store, others[train:], VALIDATION_TILES), "validation"),
+        regions(store, limited(store, kept, KEPT_TILES), "validation"),
+    )
+
+
+def regions(store: ImageStore, pairs: Sequence[int], subset: Subset) -> list[Region]:
+    return [Region(pair, 0, store.sizes[pair][0], 0, store.sizes[pair][1], subset) for pair in pairs]
+
+
+def limited(store: ImageStore, pairs: Sequence[int], most: int) -> list[int]:
+    """The first pairs, as far as their tiles go."""
+    chosen: list[int] = []
+    tiles = 0
+    for pair in pairs:
+        more = grid_count(*store.sizes[pair], tile=TILE_SIZE)
+        if not chosen or tiles + more <= most:
+            chosen.append(pair)
+            tiles += more
+    return chosen
+
+
+def _copied(state: Mapping[str, Tensor]) -> State:
+    return {name: tensor.detach().clone() for name, tensor in state.items()}
+
+
+def report(table: Path) -> None:
+    """Paired differences on the images kept back, with intervals over collections × seeds."""
+    rows = {
+        (row["collection"], row["loss"], row["seed"], row["version"]): row
+        for row in csv.DictReader(table.read_text("utf-8").splitlines())
+    }
+    runs = sorted({key[:3] for key in rows})
+
+    def kept(run: tuple[str, str, str], version: str = "running", column: str = "kept") -> float:
+        return float(rows[*run, version][column])
+
+    def gain(version: str, run: tuple[str, str, str]) -> float:
+        return kept(run, version) - kept(run)
+
+    overlapping = [run for run in runs if "multiclass" not in run[0]]
+    show("best threshold - 0.5", overlapping, lambda run: kept(run) - kept(run, column="kept_half"))
+    for version in ("corrected", "anew", "averaged"):
+        show(f"{version} - running", runs, functools.partial(gain, version))
+    for loss in sorted({run[1] for run in runs} - {"JaccardLoss"}):
+        both = [run for run in runs if run[1] == loss and (run[0], "JaccardLoss", run[2]) in runs]
+        show(f"{loss} - JaccardLoss", both, lambda run: kept(run) - kept((run[0], "JaccardLoss", run[2])))
+
+
+def show(name: str, runs: Sequence[tuple[str, str, str]], difference: Callable[[Any], float]) -> None:
+    differences = [(run[0], difference(run)) for run in runs]
+    for collection in (*sorted({run[0] for run in runs}), "all"):
+        found = [value for where, value in differences if collection in (where, "all")]
+        low, high = interval(found)
+        won = sum(value > 0 for value in found)
+        mean = statistics.mean(found)
+        print(f"| {name} | {collection} | {mean:+.4f} | {low:+.4f} to {high:+.4f} | {won} of {len(found)} |")
+
+
+def interval(values: Sequence[float], draws: int = 4000) -> tuple[float, float]:
+    """The middle 95 % of the means of resamplings."""
+    source = random.Random(0)  # noqa: S311 - no secret
+    means = sorted(statistics.mean(source.choices(values, k=len(values))) for _ in range(draws))
+    return means[draws // 40], means[-draws // 40 - 1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--data", type=Path, help="the folder of the five collections")
+    parser.add_argument("--losses", default="JaccardLoss,DiceCELoss")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--part", default="0/1", help="this process and how many there are: 0/2")
+    parser.add_argument("--table", type=Path, default=TABLE)
+    parser.add_argument("--report", action="store_true", help="print the differences of the table")
+    arguments = parser.parse_args()
+    if arguments.report:
+        report(arguments.table)
+        return
+    part, parts = map(int, arguments.part.split("/"))
+    torch.set_num_threads(1)
+    jobs = [
+        (name, loss, seed)
+        for seed in range(arguments.seeds)
+        for loss in arguments.losses.split(",")
+        for name in COLLECTIONS
+    ]
+    for name, loss, seed in jobs[part::parts]:
+        rows = recorded(arguments.data.resolve(), name, loss, seed)
+        is_new = not arguments.table.exists()
+        with arguments.table.open("a", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([COLUMNS, *rows] if is_new else rows)
+        print(*rows, sep="\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()

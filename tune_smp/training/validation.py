@@ -1,0 +1,69 @@
+"""Validation: loss and metrics of a model on the whole validation set, in one pass."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tune_smp.choices.metrics import Metric
+from tune_smp.data.labels import IGNORE
+from tune_smp.training.losses import SegmentationLoss
+from tune_smp.training.metrics import Metrics, PixelCounts
+from tune_smp.training.step import Tiles
+
+_NO_METRICS = Metrics(math.nan, math.nan, math.nan, math.nan, math.nan, class_iou=())
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """The result of one pass: ``metrics`` where a class is predicted above probability 0.5; ``thresholds``, one per
+    class (none in multiclass mode), and ``best_metrics`` where it is predicted above these.
+
+    ``metric`` is the one that the run is judged by, at the thresholds.
+    """
+
+    loss: float
+    metrics: Metrics
+    thresholds: tuple[float, ...]
+    best_metrics: Metrics
+    metric: float
+
+
+NOT_VALIDATED = Validation(math.nan, _NO_METRICS, (), _NO_METRICS, math.nan)
+"""The result where there was nothing to validate: the training pass diverged."""
+
+
+@torch.inference_mode()
+def validate(
+    forward: Callable[[Tensor], Tensor],
+    loss: SegmentationLoss,
+    batches: Iterable[Tiles],
+    counts: PixelCounts,
+    metric: Metric,
+) -> Validation:
+    """Validate what ``forward`` makes of images (N, C, T, T): logits (N, K, T, T). ``counts`` are filled.
+
+    The loss is the mean over the pixels (see ``losses`` about batches), the metrics are those of all pixels together.
+    """
+    device = counts.counts.device
+    total = torch.zeros((), dtype=torch.float64, device=device)
+    pixels = torch.zeros((), dtype=torch.int64, device=device)
+    for tiles in batches:
+        logits = forward(tiles.images).float()
+        batch_pixels = _valid_pixels(tiles)
+        total += loss(logits, tiles.masks, has_ignored=tiles.has_ignored) * batch_pixels
+        pixels += batch_pixels
+        counts.add_logits(logits, tiles.masks)
+    thresholds = counts.best_thresholds(metric)
+    best = counts.metrics(thresholds)
+    mean_loss = (total / pixels.clamp_min(1)).item()
+    return Validation(mean_loss, counts.metrics(), thresholds, best, getattr(best, metric.key))
+
+
+def _valid_pixels(tiles: Tiles) -> Tensor | int:
+    """Mask pixels that are not ignored."""
+    return (tiles.masks != IGNORE).sum() if tiles.has_ignored else tiles.masks.numel()
