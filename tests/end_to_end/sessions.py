@@ -19,6 +19,7 @@ import torch
 from ruamel.yaml import YAML
 
 from tune_smp.results.folder import RunFolder, read_csv, read_json
+from tune_smp.results.history import row_of
 from tune_smp.settings.run import RunSettings
 from tune_smp.settings.search import SearchSettings
 from tune_smp.training.run import TrainingRun
@@ -142,8 +143,8 @@ class Sessions:
             data = reopen(settings, RunFolder(self.path))
             run = TrainingRun(settings, data.store, data.regions)
             for epoch in history:
-                report = dict[str, Any](run.run_epoch())
-                assert epoch == {name: str(report[name]) for name in epoch}
+                row = row_of(run.run_epoch())
+                assert epoch == {name: str(row[name]) for name in epoch}
         torch.set_num_threads(threads)
 
     def threads(self) -> int:

@@ -224,6 +224,15 @@ def test_of_thresholds_that_do_as_well_the_nearest_to_a_half() -> None:
         assert counts_of(logits, masks, "binary").best_thresholds(METRICS["IoU"]) == (0.5,)
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_what_is_no_number_is_background(mode: Mode) -> None:
+    logits, masks = example(mode, 0)
+    as_background = logits.copy()
+    logits[:, :, 0], as_background[:, :, 0] = np.nan, -9.0
+    as_background[:, 0, 0] = 9.0 if mode == "multiclass" else -9.0
+    assert counted(logits, masks, mode).tolist() == counted(as_background, masks, mode).tolist()
+
+
 def test_everything_missed_and_everything_made_up() -> None:
     missed = metrics_from_counts([(0, 0, 5, 5)], "binary")
     made_up = metrics_from_counts([(0, 5, 0, 5)], "binary")

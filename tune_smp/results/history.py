@@ -36,8 +36,14 @@ class History:
 
         An epoch that is run again after a crash takes the place of the lost one, and of all that came after it.
         """
-        thresholds = " ".join(f"{threshold:g}" for threshold in report["thresholds"])
-        epoch, row = report["epoch"], {**report, "val_metric": report["metric"], "thresholds": thresholds}
+        epoch = report["epoch"]
         self.rows = [earlier for earlier in self.rows if int(earlier["epoch"]) < epoch]
-        self.rows.append({column: row[column] for column in COLUMNS})
+        self.rows.append(row_of(report))
         write_csv(self.path, self.rows, columns=COLUMNS)  # earlier versions had fewer
+
+
+def row_of(report: EpochReport) -> dict[str, Any]:
+    """The values of an epoch by column."""
+    thresholds = " ".join(f"{threshold:g}" for threshold in report["thresholds"])
+    values = {**report, "val_metric": report["metric"], "thresholds": thresholds}
+    return {column: values[column] for column in COLUMNS}

@@ -63,7 +63,8 @@ class PixelCounts:
             predicted, classes = probabilities.argmax(dim=1, keepdim=True), len(self.counts)
             self.counts += _table(masks, predicted, classes)[:classes]
             return
-        bins = (probabilities * BINS).ceil_().int().sub_(1).clamp_(min=0)
+        # What is no number, in a run that diverges, counts as background.
+        bins = (probabilities * BINS).ceil_().nan_to_num_(nan=0.0).clamp_(1, BINS).int().sub_(1)
         for k in range(len(self.counts)):
             self.counts[k] += _table(masks[:, k : k + 1], bins[:, k : k + 1], BINS)[:2]
 

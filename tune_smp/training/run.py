@@ -164,7 +164,7 @@ class TrainingRun:
         tiles = self.feed.plain_training(self.epoch, tiles=TILES_FOR_STATISTICS, batch_size=size)
         with self.step.in_format(), statistics_of(self.model, (batch.images for batch in tiles)):
             with_own = self.validate()
-            if with_own.metric > validation.metric:
+            if math.isfinite(with_own.loss) and with_own.metric > validation.metric:
                 return with_own, _copied(self.model)
         return validation, None
 
