@@ -160,6 +160,7 @@ def test_the_time_left_is_no_more_than_the_budget() -> None:
         ([NAN, 0.0, 1.0], " ▁█"),
         ([NAN, math.inf], "  "),
         (list(range(16)), "▁▂▃▄▅▆▇█"),
+        ([0.0, 2.2250738585072014e-308], "▁█"),
     ],
 )
 def test_a_curve_is_a_few_letters(values: Sequence[float], text: str) -> None:

@@ -126,5 +126,6 @@ def spark(values: Sequence[float], *, width: int = SPARK_WIDTH) -> str:
     shown = [values[(place * len(values) - 1) // letters] for place in range(1, letters + 1)]
     finite = [value for value in shown if math.isfinite(value)]
     low, high = min(finite, default=0.0), max(finite, default=0.0)
-    per_unit = (len(_SPARK) - 1) / (high - low) if high > low else 0.0
-    return "".join(_SPARK[round((value - low) * per_unit)] if math.isfinite(value) else " " for value in shown)
+    # Dividing by the span first: the inverse of a very small one is infinite.
+    shares = ((value - low) / ((high - low) or 1.0) for value in shown)
+    return "".join(_SPARK[round(share * (len(_SPARK) - 1))] if math.isfinite(share) else " " for share in shares)
