@@ -67,13 +67,16 @@ def statistics_of(model: nn.Module, images: Iterable[Tensor]) -> Iterator[None]:
     taking that out by bias correction did not help (docs/quality.md).
     """
     layers = _tracking(model)
+    momenta, was_training = [layer.momentum for layer in layers], model.training
     kept = [{name: buffer.clone() for name, buffer in layer.named_buffers()} for layer in layers]
     try:
         with torch.no_grad():
             update_bn(images, model)
         yield
     finally:
-        for layer, buffers in zip(layers, kept, strict=True):
+        model.train(was_training)
+        for layer, buffers, momentum in zip(layers, kept, momenta, strict=True):
+            layer.momentum = momentum
             for name, buffer in layer.named_buffers():
                 buffer.copy_(buffers[name])
 

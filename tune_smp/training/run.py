@@ -162,9 +162,15 @@ class TrainingRun:
             return validation, None
         size = max(2, self.step.piece_size(self.batch_size))
         tiles = self.feed.plain_training(self.epoch, tiles=TILES_FOR_STATISTICS, batch_size=size)
-        with self.step.in_format(), statistics_of(self.model, (batch.images for batch in tiles)):
+        images = (batch.images for batch in tiles)
+        with (
+            seeded(self.settings.seed, self.epoch, self.device),
+            self.step.in_format(),
+            statistics_of(self.model, images),
+        ):
             with_own = self.validate()
-            if math.isfinite(with_own.loss) and with_own.metric > validation.metric:
+            is_better = not math.isfinite(validation.loss) or with_own.metric > validation.metric
+            if math.isfinite(with_own.loss) and is_better:
                 return with_own, _copied(self.model)
         return validation, None
 
