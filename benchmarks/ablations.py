@@ -1,7 +1,8 @@
 """What rules of training are worth: with and without, on five collections, several seeds, images kept back.
 
-Every fourth image is kept back; of the others 70 % train and 30 % validate, drawn by the seed. Short runs of a small
-net: 10 epochs of 20 steps of 8 tiles of 128 px. After each epoch the same weights are validated in several versions:
+Every fourth image is kept back; of the others 70 % train and 30 % validate, drawn by the seed. A small net, batches of
+8 tiles of 128 px; `EXPERIMENTS` says how many epochs of how many steps. After each epoch the same weights are validated
+in several versions:
 
 * running: with the running statistics of batch normalisation, as they are;
 * corrected: with these, freed of their initial values (bias-corrected, as Adam's moments are);
@@ -11,8 +12,10 @@ net: 10 epochs of 20 steps of 8 tiles of 128 px. After each epoch the same weigh
 Of each version the best epoch is kept, and scored on the images kept back, above probability 0.5 and above the
 threshold that was best in validation. Losses are compared by their runs of the same seed.
 
-    python benchmarks/ablations.py --data COLLECTIONS [--losses JaccardLoss,DiceCELoss] [--part 0/2]
+    python benchmarks/ablations.py --data COLLECTIONS [--experiments short,early,long] [--part 0/2]
     python benchmarks/ablations.py --report
+
+What is in the table already is not run again.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ import csv
 import functools
 import random
 import statistics
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +49,7 @@ from tune_smp.training.run import TILES_FOR_STATISTICS, TrainingRun
 from tune_smp.training.validation import Validation, validate
 
 TABLE = Path(__file__).parent / "data" / "ablations.csv"
-COLUMNS = ("collection", "loss", "seed", "version", "epoch", "val_half", "val", "kept_half", "kept")
+COLUMNS = ("experiment", "collection", "loss", "seed", "version", "epoch", "val_half", "val", "kept_half", "kept")
 COLLECTIONS: Mapping[str, Mapping[str, Any]] = {
     "membrane-binary": {"imagesPattern": "membrane_z{z:dd}.tif", "labelsPattern": "membrane_z{z:dd}.tif"},
     "nuclei-binary": {"imagesPattern": "nuclei_{i:ddd}.tif", "labelsPattern": "nuclei_{i:ddd}_mask.tif"},
@@ -62,11 +66,32 @@ RUN: Mapping[str, Any] = {
     "encoderBaseVariantWeights": "MobileNet,timm-mobilenetv3_small_100,random",
     "tileSize": TILE_SIZE,
     "batchSize": 8,
-    "stepsPerEpoch": 20,
-    "maxEpochs": 10,
     "patience": 1000,
     "device": "cpu",
 }
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Runs of one length."""
+
+    steps: int  # per epoch
+    epochs: int
+    seeds: Sequence[int]
+    losses: Sequence[str] = ("JaccardLoss",)
+    collections: Sequence[str] = tuple(COLLECTIONS)
+
+
+EXPERIMENTS = {
+    "short": Experiment(20, 10, range(5), losses=("JaccardLoss", "DiceCELoss", "DiceFocalLoss")),
+    "early": Experiment(10, 8, (10, 11)),
+    "long": Experiment(25, 40, (0, 1), collections=("membrane-binary", "nuclei-binary", "camvid-multiclass")),
+}
+Job = tuple[str, str, str, int]
+"""Experiment, collection, loss, seed."""
+Run = tuple[str, str, str]
+"""Collection, loss, seed."""
+
 VALIDATION_TILES, KEPT_TILES = 112, 224  # at most, so that most of the time goes into training
 
 State = dict[str, Tensor]
@@ -131,10 +156,12 @@ def _last_tenth(averaged: Any, current: Any, steps: Any) -> None:
             mean.copy_(value)
 
 
-def recorded(data: Path, name: str, loss: str, seed: int) -> list[tuple[Any, ...]]:
-    """Train once; a row for the best epoch of each version."""
-    folder = str(data / name)
+def recorded(data: Path, job: Job) -> list[tuple[Any, ...]]:
+    """Train once; a row for each epoch and version, with scores of the images kept back for its best epoch."""
+    experiment, name, loss, seed = job
+    length, folder = EXPERIMENTS[experiment], str(data / name)
     flags = {**COLLECTIONS[name], **RUN, "imagesDir": folder, "labelsDir": folder, "outputDir": folder}
+    flags |= {"stepsPerEpoch": length.steps, "maxEpochs": length.epochs}
     settings = RunSettings.from_flags(
         {**flags, "segmentationMode": name.rpartition("-")[2], "lossName": loss, "seed": seed}
     )
@@ -143,15 +170,21 @@ def recorded(data: Path, name: str, loss: str, seed: int) -> list[tuple[Any, ...
     run = TrainingRun(settings, store, train + validation)
     watch = Watch(run)
     best: dict[str, Version] = {}
+    found: dict[tuple[str, int], Validation] = {}
     while run.stop is None:
         run.run_epoch()
         for version, state in versions(run, watch).items():
             with weights_of(run, state):
-                found = run.validate()
-            if version not in best or found.metric > best[version].validation.metric:
-                best[version] = Version(run.epoch, found, state)
+                found[version, run.epoch] = validated = run.validate()
+            if version not in best or validated.metric > best[version].validation.metric:
+                best[version] = Version(run.epoch, validated, state)
     unseen = TrainingRun(settings, store, train + kept)
-    return [(name, loss, seed, version, *scores(unseen, kept_of)) for version, kept_of in best.items()]
+    scored = {(version, chosen.epoch): kept_back(unseen, chosen) for version, chosen in best.items()}
+    key = settings.metric.key
+    return [
+        (*job, *place, *rounded(getattr(of.metrics, key), of.metric), *scored.get(place, ("", "")))
+        for place, of in found.items()
+    ]
 
 
 def versions(run: TrainingRun, watch: Watch) -> dict[str, State]:
@@ -167,21 +200,18 @@ def versions(run: TrainingRun, watch: Watch) -> dict[str, State]:
     }
 
 
-def scores(unseen: TrainingRun, version: Version) -> tuple[Any, ...]:
-    """Epoch, and the metric in validation and on the images kept back, each above 0.5 and above the best threshold."""
-    settings, validation = unseen.settings, version.validation
+def kept_back(unseen: TrainingRun, version: Version) -> tuple[float, ...]:
+    """The metric on the images kept back, above 0.5 and above the threshold that was best in validation."""
     unseen.model.load_state_dict(version.state)
     unseen.model.eval()
-    counts = PixelCounts(settings.segmentation_mode, unseen.shape.classes)
-    validate(unseen.step.forward, unseen.step.loss, unseen.feed.validation(), counts, settings.metric)
-    key = settings.metric.key
-    found = (
-        getattr(validation.metrics, key),
-        validation.metric,
-        getattr(counts.metrics(), key),
-        getattr(counts.metrics(validation.thresholds), key),
-    )
-    return version.epoch, *(round(value, 5) for value in found)
+    metric = unseen.settings.metric
+    counts = PixelCounts(unseen.settings.segmentation_mode, unseen.shape.classes)
+    validate(unseen.step.forward, unseen.step.loss, unseen.feed.validation(), counts, metric)
+    return rounded(*(getattr(counts.metrics(at), metric.key) for at in ((), version.validation.thresholds)))
+
+
+def rounded(*values: float) -> tuple[float, ...]:
+    return tuple(round(value, 5) for value in values)
 
 
 @contextlib.contextmanager
@@ -229,36 +259,79 @@ def _copied(state: Mapping[str, Tensor]) -> State:
 
 
 def report(table: Path) -> None:
-    """Paired differences on the images kept back, with intervals over collections × seeds."""
-    rows = {
-        (row["collection"], row["loss"], row["seed"], row["version"]): row
-        for row in csv.DictReader(table.read_text("utf-8").splitlines())
+    """Scores in the first epochs; paired differences on the images kept back, with intervals over runs."""
+    rows = rows_of(table)
+    for name in (name for name in EXPERIMENTS if any(row["experiment"] == name for row in rows)):
+        own = [row for row in rows if row["experiment"] == name]
+        print(f"\n{name}: validation after each epoch, above 0.5 / above the best threshold; images kept back")
+        over_epochs(own)
+        differences(own)
+
+
+def rows_of(table: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(table.read_text("utf-8").splitlines())) if table.exists() else []
+
+
+def over_epochs(rows: Sequence[Mapping[str, str]]) -> None:
+    """Means over the runs with the Jaccard loss, per collection and over all, and of the better of two versions."""
+    values: dict[tuple[str, str, str], dict[str, tuple[float, float]]] = defaultdict(dict)  # run, by epoch and version
+    for row in (row for row in rows if row["loss"] == "JaccardLoss"):
+        scores = float(row["val_half"]), float(row["val"])
+        values[row["collection"], row["seed"], row["epoch"]][row["version"]] = scores
+    for by_version in values.values():
+        by_version["running or anew"] = max(by_version["running"], by_version["anew"], key=lambda pair: pair[1])
+    epochs = sorted({int(epoch) for *_, epoch in values})
+    shown = [epoch for epoch in epochs if epoch <= 8 or epoch % 10 == 0]
+    for collection in (*sorted({collection for collection, *_ in values}), "all"):
+        for version in ("running", "corrected", "anew", "running or anew", "averaged"):
+            cells = []
+            for epoch in shown:
+                runs = [
+                    of[version]
+                    for (where, _, at), of in values.items()
+                    if collection in (where, "all") and at == str(epoch)
+                ]
+                cells.append("/".join(f"{statistics.mean(column):.3f}" for column in zip(*runs, strict=True)))
+            print(f"| {collection} | {version} | {' | '.join(cells)} |")
+
+
+def differences(rows: Sequence[Mapping[str, str]]) -> None:
+    scored = {
+        ((row["collection"], row["loss"], row["seed"]), row["version"]): {
+            name: float(row[name]) for name in COLUMNS[6:]
+        }
+        for row in rows
+        if row["kept"]
     }
-    runs = sorted({key[:3] for key in rows})
+    runs = sorted({run for run, _ in scored})
 
-    def kept(run: tuple[str, str, str], version: str = "running", column: str = "kept") -> float:
-        return float(rows[*run, version][column])
+    def kept(run: Run, version: str = "running") -> float:
+        return scored[run, version]["kept"]
 
-    def gain(version: str, run: tuple[str, str, str]) -> float:
+    def gain(version: str, run: Run) -> float:
         return kept(run, version) - kept(run)
 
+    def better(run: Run) -> float:
+        ahead = max(("running", "averaged"), key=lambda version: scored[run, version]["val"])
+        return gain(ahead, run)
+
     overlapping = [run for run in runs if "multiclass" not in run[0]]
-    show("best threshold - 0.5", overlapping, lambda run: kept(run) - kept(run, column="kept_half"))
+    show("best threshold - 0.5", overlapping, lambda run: kept(run) - scored[run, "running"]["kept_half"])
     for version in ("corrected", "anew", "averaged"):
         show(f"{version} - running", runs, functools.partial(gain, version))
+    show("better of averaged and running - running", runs, better)
     for loss in sorted({run[1] for run in runs} - {"JaccardLoss"}):
         both = [run for run in runs if run[1] == loss and (run[0], "JaccardLoss", run[2]) in runs]
         show(f"{loss} - JaccardLoss", both, lambda run: kept(run) - kept((run[0], "JaccardLoss", run[2])))
 
 
-def show(name: str, runs: Sequence[tuple[str, str, str]], difference: Callable[[Any], float]) -> None:
-    differences = [(run[0], difference(run)) for run in runs]
+def show(name: str, runs: Sequence[Run], difference: Callable[[Run], float]) -> None:
+    found = [(run[0], difference(run)) for run in runs]
     for collection in (*sorted({run[0] for run in runs}), "all"):
-        found = [value for where, value in differences if collection in (where, "all")]
-        low, high = interval(found)
-        won = sum(value > 0 for value in found)
-        mean = statistics.mean(found)
-        print(f"| {name} | {collection} | {mean:+.4f} | {low:+.4f} to {high:+.4f} | {won} of {len(found)} |")
+        values = [value for where, value in found if collection in (where, "all")]
+        low, high = interval(values)
+        won, mean = sum(value > 0 for value in values), statistics.mean(values)
+        print(f"| {name} | {collection} | {mean:+.4f} | {low:+.4f} to {high:+.4f} | {won} of {len(values)} |")
 
 
 def interval(values: Sequence[float], draws: int = 4000) -> tuple[float, float]:
@@ -271,29 +344,31 @@ def interval(values: Sequence[float], draws: int = 4000) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--data", type=Path, help="the folder of the five collections")
-    parser.add_argument("--losses", default="JaccardLoss,DiceCELoss")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--experiments", default=",".join(EXPERIMENTS))
     parser.add_argument("--part", default="0/1", help="this process and how many there are: 0/2")
     parser.add_argument("--table", type=Path, default=TABLE)
-    parser.add_argument("--report", action="store_true", help="print the differences of the table")
+    parser.add_argument("--report", action="store_true", help="print what the table says")
     arguments = parser.parse_args()
     if arguments.report:
         report(arguments.table)
         return
     part, parts = map(int, arguments.part.split("/"))
     torch.set_num_threads(1)
-    jobs = [
-        (name, loss, seed)
-        for seed in range(arguments.seeds)
-        for loss in arguments.losses.split(",")
-        for name in COLLECTIONS
-    ]
-    for name, loss, seed in jobs[part::parts]:
-        rows = recorded(arguments.data.resolve(), name, loss, seed)
+    jobs = [job for name in arguments.experiments.split(",") for job in jobs_of(name)]
+    done = {(row["experiment"], row["collection"], row["loss"], int(row["seed"])) for row in rows_of(arguments.table)}
+    for job in (job for job in jobs[part::parts] if job not in done):
+        rows = recorded(arguments.data.resolve(), job)
         is_new = not arguments.table.exists()
         with arguments.table.open("a", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([COLUMNS, *rows] if is_new else rows)
-        print(*rows, sep="\n", flush=True)
+            csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows] if is_new else rows)
+        print(*job, flush=True)
+
+
+def jobs_of(name: str) -> list[Job]:
+    length = EXPERIMENTS[name]
+    return [
+        (name, where, loss, seed) for seed in length.seeds for loss in length.losses for where in length.collections
+    ]
 
 
 if __name__ == "__main__":

@@ -45,6 +45,12 @@ def test_overlap_leaves_a_step(tile: int, overlap: int) -> None:
     assert PredictSettings.from_flags({**FLAGS, "tileSize": 64, "overlap": 63}).overlap == 63
 
 
+def test_probabilities_have_no_threshold() -> None:
+    with pytest.raises(SettingsError, match=r"probabilities are asked for\n.*--threshold 0.3, --output probabilities"):
+        PredictSettings.from_flags({**FLAGS, "threshold": "0.3", "output": "probabilities"})
+    assert PredictSettings.from_flags({**FLAGS, "threshold": "0.3"}).threshold == 0.3
+
+
 def test_check_takes_the_data_flags_of_train_only() -> None:
     check, train = set(CheckSettings.model_fields), set(RunSettings.model_fields)
     assert check == set(DataSettings.model_fields)

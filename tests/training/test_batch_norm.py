@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -90,6 +91,20 @@ def test_the_statistics_are_put_back_when_the_block_fails() -> None:
     with pytest.raises(KeyError), statistics_of(model, [torch.rand(2, 1, 8, 8)]):
         raise KeyError
     torch.testing.assert_close(dict(model.state_dict()), dict(before), rtol=0, atol=0)
+
+
+def test_everything_is_put_back_when_an_image_cannot_be_had() -> None:
+    def images() -> Iterator[torch.Tensor]:
+        yield torch.rand(2, 1, 8, 8)
+        raise TimeoutError
+
+    model = normalised().eval()
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(TimeoutError), statistics_of(model, images()):
+        pass
+    torch.testing.assert_close(dict(model.state_dict()), dict(before), rtol=0, atol=0)
+    assert not any(layer.training for layer in model.modules())
+    assert model[1].momentum == 0.1
 
 
 @pytest.mark.parametrize(

@@ -233,6 +233,12 @@ def test_what_is_no_number_is_background(mode: Mode) -> None:
     assert counted(logits, masks, mode).tolist() == counted(as_background, masks, mode).tolist()
 
 
+def test_of_a_threshold_between_the_bins_the_nearest_is_taken() -> None:
+    counts = counts_of(*example("binary", 0), "binary")
+    for threshold, nearest in ((0.3, 38), (0.001, 1), (0.999, BINS - 1)):
+        assert counts.at((threshold,)) == counts.at((nearest / BINS,))
+
+
 def test_everything_missed_and_everything_made_up() -> None:
     missed = metrics_from_counts([(0, 0, 5, 5)], "binary")
     made_up = metrics_from_counts([(0, 5, 0, 5)], "binary")

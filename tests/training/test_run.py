@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from typing_extensions import override
 
 from tests.training.best import best_weights
 from tune_smp.choices.metrics import METRICS
@@ -22,6 +25,7 @@ from tune_smp.settings.run import RunSettings
 from tune_smp.training import checkpoint
 from tune_smp.training.run import TrainingRun
 from tune_smp.training.run_state import EpochReport, RunState
+from tune_smp.training.validation import Validation
 
 MakeSettings = Callable[..., RunSettings]
 MakeStore = Callable[[Mode], ImageStore]
@@ -84,6 +88,77 @@ def test_stopped_stored_and_resumed_is_the_same_run(
     assert history(second) == history(straight)
     assert_same_tensors(second.model.state_dict(), straight.model.state_dict())
     assert_same_tensors(best_weights(second), best_weights(straight))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_run_of_an_earlier_version_is_judged_at_a_half_to_its_end(
+    make_settings: MakeSettings, make_store: MakeStore, regions: Regions, tmp_path: Path, mode: Mode
+) -> None:
+    settings, store = make_settings(segmentation_mode=mode), make_store(mode)
+    state = stored(run_epochs(TrainingRun(settings, store, regions), 1), tmp_path / "checkpoint.pth")
+    for row in state["history"]:
+        del row["thresholds"]  # type: ignore[misc]
+    report = TrainingRun(settings, store, regions, state=state).run_epoch()
+    assert report["metric"] == report["val_iou"]
+    assert set(report["thresholds"]) <= {0.5}
+    assert len(report["thresholds"]) == (0 if mode == "multiclass" else store.class_map.classes)
+
+
+class Scripted(TrainingRun):
+    """A run whose validations are given: with the running statistics, then with those of now, and so on."""
+
+    def __init__(self, found: Sequence[tuple[float, float]], *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._found = iter(found)
+
+    @override
+    def validate(self, thresholds: Sequence[float] | None = None) -> Validation:
+        loss, metric = next(self._found)
+        return replace(super().validate(thresholds), loss=loss, metric=metric)
+
+
+def test_a_model_with_dropout_is_resumed_as_it_was(
+    make_settings: MakeSettings, make_store: MakeStore, regions: Regions, tmp_path: Path
+) -> None:
+    """While statistics are taken anew, dropout draws numbers: those of the epoch, whatever was drawn before."""
+    settings, store = make_settings(model_name="DeepLabV3Plus", steps_per_epoch=2), make_store("binary")
+    rising = [(0.5, metric / 10) for metric in range(10)]  # statistics of now are always better
+    straight = Scripted(rising, settings, store, regions)
+    assert any(isinstance(layer, nn.Dropout) for layer in straight.model.modules())
+    run_epochs(straight, 2)
+
+    first = run_epochs(Scripted(rising, settings, store, regions), 1)
+    torch.manual_seed(99)
+    second = Scripted(rising[2:], settings, store, regions)
+    second.load_state_dict(stored(first, tmp_path / "checkpoint.pth"))
+    run_epochs(second, 1)
+
+    assert second.best_epoch == 2
+    assert_same_tensors(best_weights(second), best_weights(straight))
+
+
+@pytest.mark.parametrize(
+    ("found", "counts", "stop"),
+    [
+        ([(0.5, 0.2), (0.6, 0.3)], (0.5, 0.3), None),
+        ([(0.5, 0.3), (0.4, 0.2)], (0.5, 0.3), None),
+        ([(math.nan, 0.9), (0.4, 0.2)], (0.4, 0.2), None),
+        ([(0.5, 0.2), (math.nan, 0.9)], (0.5, 0.2), None),
+        ([(math.nan, 0.2), (math.inf, 0.9)], (math.nan, 0.2), "diverged"),
+    ],
+)
+def test_which_of_two_validations_counts(
+    make_settings: MakeSettings,
+    make_store: MakeStore,
+    regions: Regions,
+    found: Sequence[tuple[float, float]],
+    counts: tuple[float, float],
+    stop: str | None,
+) -> None:
+    """Loss and metric: the better metric, and the loss of the running statistics, as far as they are finite."""
+    report = Scripted(found, make_settings(), make_store("binary"), regions).run_epoch()
+    assert (report["val_loss"], report["metric"]) == pytest.approx(counts, nan_ok=True)
+    assert report["stop"] == stop
 
 
 def test_state_given_to_the_constructor_is_the_same_as_loaded(

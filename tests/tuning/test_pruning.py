@@ -68,6 +68,16 @@ def test_asha_stops_at_its_rungs_what_is_not_among_the_best_third() -> None:
     assert judged(judge, "as good as the best", [0.9, 0.9, 0.9]) is None
 
 
+def test_the_brackets_of_hyperband_take_turns_also_after_a_resume() -> None:
+    first, resumed = scheduler("hyperband", most_epochs=27), scheduler("hyperband", most_epochs=27)
+    good = [[0.9] * 27] * 12
+    for number, curve in enumerate(good):
+        judged(first, str(number), curve, number=number)
+    remember(resumed, records(good))
+    for judge in (first, resumed):
+        assert [judged(judge, f"poor {n}", [0.1] * 27, number=n) for n in (12, 13, 14)] == [1, 3, 9]
+
+
 def test_asha_looks_only_at_its_rungs() -> None:
     judge = scheduler()
     for number in range(3):
@@ -101,7 +111,7 @@ def test_the_default_runs_to_its_end(name: str) -> None:
     for number in range(4):
         judged(judge, f"good {number}", [0.9] * 9)
     assert judged(judge, "default", [0.1] * 9, number=0) is None
-    # Which bracket of Hyperband a trial is in is drawn; in one of the first few it is judged at once.
+    # One in three trials is in the bracket of Hyperband that judges at once.
     ended = [judged(judge, f"another {number}", [0.05] * 9, number=number) is not None for number in range(4, 40)]
     assert any(ended) == (name != "none")
 
@@ -164,7 +174,7 @@ def test_every_history_can_be_remembered(name: str, curves: list[tuple[float, ..
 
 def test_a_trial_that_goes_on_is_not_judged_again_for_the_rungs_it_has_passed() -> None:
     judge = scheduler()
-    replay(judge, "going on", (0.2, 0.2, 0.2))
+    replay(judge, "going on", 1, (0.2, 0.2, 0.2))
     remember(judge, records([[0.9] * 9] * 3))
     assert judged(judge, "going on", [0.2] * 5, first_epoch=4) is None
     assert judged(judge, "new", [0.2]) == 1

@@ -25,11 +25,21 @@ def overlap_leaves_a_step(draft: Draft) -> Iterator[Problem]:
         )
 
 
+def threshold_is_for_labels(draft: Draft) -> Iterator[Problem]:
+    """Probabilities are written as they are."""
+    if draft.values.get("output") == "probabilities" and draft.values.get("threshold") is not None:
+        yield Problem(
+            "--threshold makes labels of probabilities, and probabilities are asked for",
+            where=draft.where("threshold", "output"),
+            fix="leave --threshold out, or pass --output labels",
+        )
+
+
 class PredictSettings(Settings):
     """From an exported model and images to label images."""
 
     command: ClassVar[str] = "predict"
-    rules: ClassVar[tuple[Rule, ...]] = (overlap_leaves_a_step,)
+    rules: ClassVar[tuple[Rule, ...]] = (overlap_leaves_a_step, threshold_is_for_labels)
 
     model: Annotated[Path, AbsolutePath, About("Model", folder="read")]
     """Model: output folder of a run, or its model/."""

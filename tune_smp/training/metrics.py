@@ -69,7 +69,10 @@ class PixelCounts:
             self.counts[k] += _table(masks[:, k : k + 1], bins[:, k : k + 1], BINS)[:2]
 
     def metrics(self, thresholds: Sequence[float] = ()) -> Metrics:
-        """The metrics where class k is predicted above ``thresholds[k]``, a multiple of 1 / BINS; by default 0.5."""
+        """The metrics where class k is predicted above ``thresholds[k]``, by default 0.5.
+
+        Of the thresholds 1 / BINS, 2 / BINS, … the nearest is taken.
+        """
         return metrics_from_counts(self.at(thresholds), self.mode)
 
     def at(self, thresholds: Sequence[float] = ()) -> list[list[int]]:
@@ -81,7 +84,8 @@ class PixelCounts:
             rows: list[list[int]] = np.stack([tp, fp, fn, counts.sum() - tp - fp - fn], axis=1).tolist()
             return rows
         chosen = thresholds or [DEFAULT_THRESHOLD] * len(counts)
-        return [_at_every_threshold(row)[:, round(t * BINS)].tolist() for row, t in zip(counts, chosen, strict=True)]
+        places = [min(max(round(threshold * BINS), 1), BINS - 1) for threshold in chosen]
+        return [_at_every_threshold(row)[:, place].tolist() for row, place in zip(counts, places, strict=True)]
 
     def best_thresholds(self, metric: Metric) -> tuple[float, ...]:
         """For each class the threshold at which the metric of this class is highest, of several the nearest to 0.5.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from tune_smp.choices.metrics import DEFAULT_THRESHOLD
 from tune_smp.data.split import Region
 from tune_smp.data.store.image_store import ImageStore
 from tune_smp.errors import DataError, Problem
@@ -77,6 +79,7 @@ class TrainingRun:
         self._stopping = EarlyStopping(settings.patience, settings.min_delta)
         self._best_weights: dict[str, Tensor] | None = None  # None: those of the model as it is
         self._notes: tuple[str, ...] = ()
+        self._thresholds: tuple[float, ...] | None = None  # the best ones
 
         if state is not None:
             self.load_state_dict(state)
@@ -134,11 +137,12 @@ class TrainingRun:
         self.history.append(report)
         return report
 
-    def validate(self) -> Validation:
-        """Validate the model as it is, on the whole validation set."""
+    def validate(self, thresholds: Sequence[float] | None = None) -> Validation:
+        """Validate the model as it is, on the whole validation set; without ``thresholds`` at those that suit best."""
         self.model.eval()
         counts = PixelCounts(self.settings.segmentation_mode, self.shape.classes, self.device)
-        return validate(self.step.forward, self.step.loss, self.feed.validation(), counts, self.settings.metric)
+        at = self._thresholds if thresholds is None else thresholds
+        return validate(self.step.forward, self.step.loss, self.feed.validation(), counts, self.settings.metric, at)
 
     def _train_epoch(self) -> float:
         """Mean loss over the steps."""
@@ -169,9 +173,13 @@ class TrainingRun:
             statistics_of(self.model, images),
         ):
             with_own = self.validate()
-            is_better = not math.isfinite(validation.loss) or with_own.metric > validation.metric
-            if math.isfinite(with_own.loss) and is_better:
+            if not math.isfinite(with_own.loss):
+                return validation, None
+            if not math.isfinite(validation.loss):
                 return with_own, _copied(self.model)
+            if with_own.metric > validation.metric:
+                # The loss, by which patience judges, is that of the running statistics throughout.
+                return dataclasses.replace(with_own, loss=validation.loss), _copied(self.model)
         return validation, None
 
     def _judge(self, train_loss: float, validation: Validation, weights: dict[str, Tensor] | None) -> None:
@@ -251,6 +259,9 @@ class TrainingRun:
         self.best_epoch, self.best_metric = state["best_epoch"], state["best_metric"]
         self.history = list(state["history"])
         self._notes = tuple(state["notes"])
+        if self.settings.segmentation_mode != "multiclass" and any("thresholds" not in row for row in self.history):
+            # Begun by a version that knew 0.5 alone: epochs are comparable at one kind of threshold only.
+            self._thresholds = (DEFAULT_THRESHOLD,) * self.shape.classes
         self._stopping.load_state_dict(state["early_stopping"])
         self.model.load_state_dict(dict(state["model"]))
         self._best_weights = state["best_model"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -44,9 +44,11 @@ def validate(
     batches: Iterable[Tiles],
     counts: PixelCounts,
     metric: Metric,
+    thresholds: Sequence[float] | None = None,
 ) -> Validation:
     """Validate what ``forward`` makes of images (N, C, T, T): logits (N, K, T, T). ``counts`` are filled.
 
+    ``thresholds``: those of each class, where they are not to be the best ones.
     The loss is the mean over the pixels (see ``losses`` about batches), the metrics are those of all pixels together.
     """
     device = counts.counts.device
@@ -58,10 +60,10 @@ def validate(
         total += loss(logits, tiles.masks, has_ignored=tiles.has_ignored) * batch_pixels
         pixels += batch_pixels
         counts.add_logits(logits, tiles.masks)
-    thresholds = counts.best_thresholds(metric)
-    best = counts.metrics(thresholds)
+    chosen = counts.best_thresholds(metric) if thresholds is None else tuple(thresholds)
+    best = counts.metrics(chosen)
     mean_loss = (total / pixels.clamp_min(1)).item()
-    return Validation(mean_loss, counts.metrics(), thresholds, best, getattr(best, metric.key))
+    return Validation(mean_loss, counts.metrics(), chosen, best, getattr(best, metric.key))
 
 
 def _valid_pixels(tiles: Tiles) -> Tensor | int:

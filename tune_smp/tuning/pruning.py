@@ -9,7 +9,7 @@ from typing import Any
 
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
-from tune_smp.tuning.ray_private import others_in_rung
+from tune_smp.tuning.ray_private import others_in_rung, put_in_bracket
 from tune_smp.tuning.space import SearchSpace
 from tune_smp.tuning.trial_record import TrialRecord
 
@@ -29,6 +29,7 @@ class _EarlierTrial:
     """A trial of an earlier session, as far as a scheduler looks at it."""
 
     trial_id: str
+    number: int
 
 
 class _Asha(ASHAScheduler):
@@ -36,6 +37,11 @@ class _Asha(ASHAScheduler):
 
     The plain default runs to its end: the gain of a search is measured against it.
     """
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Called by Ray before a trial's first epoch; Ray draws its bracket, from numbers that no seed governs."""
+        super().on_trial_add(tune_controller, trial)
+        put_in_bracket(self, trial.trial_id, trial_number(trial))
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Called by Ray after each epoch."""
@@ -63,6 +69,11 @@ class _MedianRule(MedianStoppingRule):
             return str(TrialScheduler.CONTINUE)
         decision = super().on_trial_result(tune_controller, trial, result)
         return str(decision)
+
+
+def trial_number(trial: Any) -> int:
+    """The number of a trial, from 0, from Ray's object for it."""
+    return trial.number if isinstance(trial, _EarlierTrial) else int(trial.config["trial"].number)
 
 
 def _is_the_default(trial: Any) -> bool:
@@ -99,8 +110,9 @@ def _asha(most_epochs: int, grace_period: int, reduction_factor: float, *, brack
 
 
 def _hyperband(most_epochs: int, grace_period: int, reduction_factor: float) -> TrialScheduler:
-    """Asynchronous Hyperband (Li et al. 2018, 2020): each trial is in one of three brackets, drawn at random, whose
-    first rungs stand at grace_period, × reduction_factor and × reduction_factor²."""
+    """Asynchronous Hyperband (Li et al. 2018, 2020): trials go in turn into three brackets, whose first
+    rungs stand at grace_period, × reduction_factor and × reduction_factor². A bracket whose first rung lies beyond
+    ``most_epochs`` ends nothing."""
     return _asha(most_epochs, grace_period, reduction_factor, brackets=3)
 
 
@@ -129,14 +141,14 @@ BUILDERS: dict[str, Callable[[int, int, float], TrialScheduler]] = {
 def remember(scheduler: TrialScheduler, records: Sequence[TrialRecord]) -> None:
     """Let a new scheduler see what an earlier session's trials reported, so that it judges as if it had been there."""
     for record in records:
-        replay(scheduler, f"earlier-{record.number}", record.curve)
+        replay(scheduler, f"earlier-{record.number}", record.number, record.curve)
 
 
-def replay(scheduler: TrialScheduler, trial_id: str, curve: Sequence[float]) -> None:
-    """Let the scheduler see one trial's best metric after each epoch, under this name."""
+def replay(scheduler: TrialScheduler, trial_id: str, number: int, curve: Sequence[float]) -> None:
+    """Let the scheduler see the best metric after each epoch of the trial of this number, under this name."""
     if type(scheduler) is FIFOScheduler or not curve:  # the others are subclasses of it
         return
-    trial = _EarlierTrial(trial_id)
+    trial = _EarlierTrial(trial_id, number)
     scheduler.on_trial_add(None, trial)
     for epoch, best_metric in enumerate(curve, start=1):
         result: dict[str, Any] = {EPOCH: epoch, METRIC: best_metric}

@@ -100,6 +100,11 @@ def keep_quiet(write: Callable[[dict[str, Any], bool], None]) -> None:
     ray._private.utils.set_sigterm_handler = lambda _handler: None
 
 
+def put_in_bracket(scheduler: AsyncHyperBandScheduler, trial_id: str, number: int) -> None:
+    """Move a trial that was just added into the bracket of this number, from 0, counted round."""
+    scheduler._trial_info[trial_id] = scheduler._brackets[number % len(scheduler._brackets)]
+
+
 def others_in_rung(scheduler: AsyncHyperBandScheduler, trial_id: str, epoch: int) -> int:
     """Number of other trials with a finite value in the rung that this trial is judged at after this epoch."""
     rungs = scheduler._trial_info[trial_id]._rungs  # highest first

@@ -20,7 +20,7 @@ from tune_smp.tuning.checkpoints import remove_older, trial_folder
 from tune_smp.tuning.failures import disk_full, failure_reason, is_full_disk, refusal_reason, tracebacks
 from tune_smp.tuning.ledger import Ledger
 from tune_smp.tuning.listeners import Listener
-from tune_smp.tuning.pruning import EPOCH, METRIC, remember, replay
+from tune_smp.tuning.pruning import EPOCH, METRIC, remember, replay, trial_number
 from tune_smp.tuning.searcher import LedgerSearcher
 from tune_smp.tuning.stopping import LastEpochs, orderly_stop
 from tune_smp.tuning.trainable import SmpTrainable, TrialConfig, refusal_from_plain
@@ -111,7 +111,7 @@ def _tuner(
     stop: LastEpochs,
 ) -> tune.Tuner:
     def config(trial_id: str, asked: AskedTrial) -> dict[str, Any]:
-        replay(plan.scheduler, trial_id, asked.curve)
+        replay(plan.scheduler, trial_id, asked.number, asked.curve)
         return {"trial": config_of(asked)}
 
     def room() -> int:
@@ -169,7 +169,7 @@ class _Watcher(tune.Callback):
 
     def on_trial_start(self, **info: Any) -> None:
         """Called by Ray when a trial gets a worker, also after a crash."""
-        number = _number(info["trial"])
+        number = trial_number(info["trial"])
         self._last.began(info["trial"].trial_id)
         if number not in self._seconds:
             self._seconds[number] = 0.0
@@ -178,7 +178,7 @@ class _Watcher(tune.Callback):
 
     def on_trial_result(self, **info: Any) -> None:
         """Called by Ray after every step of a trial."""
-        number, result = _number(info["trial"]), info["result"]
+        number, result = trial_number(info["trial"]), info["result"]
         if "refusal" in result:
             return
         self._seconds[number] = result["run_seconds"]
@@ -193,13 +193,13 @@ class _Watcher(tune.Callback):
 
     def on_trial_recover(self, **info: Any) -> None:
         """Called by Ray when a worker died and its trial starts again."""
-        number = _number(info["trial"])
+        number = trial_number(info["trial"])
         logger.warning("the worker of trial %d failed; it resumes from its last checkpoint", number)
         self._each(lambda listener: listener.requeued(number))
 
     def on_trial_complete(self, **info: Any) -> None:
         """Called by Ray when a trial ended by itself, or was stopped by the scheduler."""
-        number, last = _number(info["trial"]), info["trial"].last_result or {}
+        number, last = trial_number(info["trial"]), info["trial"].last_result or {}
         self._last.ended(info["trial"].trial_id)
         if self._last.has_ended(info["trial"].trial_id):
             return  # it is resumed in the next session
@@ -218,7 +218,7 @@ class _Watcher(tune.Callback):
         if is_full_disk(text):
             self.error = disk_full(self._storage)
             raise self.error
-        self._end(_number(info["trial"]), "failed", reason=failure_reason(text), traceback=text)
+        self._end(trial_number(info["trial"]), "failed", reason=failure_reason(text), traceback=text)
 
     def _end(
         self, number: int, state: str, *, reason: str = "", traceback: str = "", error: TuneSmpError | None = None
@@ -245,7 +245,3 @@ class _Watcher(tune.Callback):
     def __getstate__(self) -> dict[str, Any]:
         # Ray pickles its callbacks with the Tuner; what this one holds lives in this process.
         return {"_seconds": {}, "_last": LastEpochs(), "error": None}
-
-
-def _number(trial: Any) -> int:
-    return int(trial.config["trial"].number)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tune_smp.choices.metrics import Metric
+from tune_smp.data.preprocessing import read_preprocessing
 from tune_smp.errors import Problem, TuneSmpError
 from tune_smp.results.folder import RunFolder
 from tune_smp.settings.run import RunFlags, RunSettings
@@ -39,7 +40,8 @@ def prove(settings: RunSettings, folder: RunFolder, data: PreparedData, state: R
 
     run = TrainingRun(settings, data.store, data.regions, state=state)
     run.model.load_state_dict(load_exported(folder.model).state_dict())
-    metric = run.validate().metric
+    # Above the thresholds that were exported: what predict will use.
+    metric = run.validate(read_preprocessing(folder.model).class_thresholds).metric
     if not math.isclose(metric, state["best_metric"], abs_tol=EVALUATION_TOLERANCE):
         said = f"the exported model has {settings.metric_name} {metric:.6f}, its run said {state['best_metric']:.6f}"
         raise TuneSmpError(Problem(said, str(folder.model), "do not use this model; see logs/, and run again"))
@@ -71,7 +73,7 @@ def write_onnx(settings: RunFlags, folder: RunFolder) -> None:
         output.print(f"as ONNX: {path}")
 
 
-def at_thresholds(state: RunState, names: Sequence[str], metric: Metric) -> dict[str, Any]:
+def best_epoch_facts(state: RunState, names: Sequence[str], metric: Metric) -> dict[str, Any]:
     """The fields of the summary on the best epoch's classes: their IoU, their thresholds, and the metric without."""
     report = best_report(state)
     return {

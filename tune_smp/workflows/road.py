@@ -20,7 +20,7 @@ from tune_smp.tuning.listeners import Listener
 from tune_smp.tuning.space_file import read_space
 from tune_smp.tuning.space_records import as_json
 from tune_smp.tuning.trial_record import TrialRecord
-from tune_smp.workflows.delivery import at_thresholds, export, prove, require_onnx, write_onnx, write_report
+from tune_smp.workflows.delivery import best_epoch_facts, export, prove, require_onnx, write_onnx, write_report
 from tune_smp.workflows.preparation import prepare
 from tune_smp.workflows.printing import output
 from tune_smp.workflows.searching import (
@@ -138,7 +138,7 @@ def _deliver(task: Task, best: Best, summary: Summary) -> Summary:
         summary,
         evaluated_metric=prove(settings, task.folder, task.data, state),
         model=str(task.folder.model),
-        **at_thresholds(state, task.data.store.class_map.names, settings.metric),
+        **best_epoch_facts(state, task.data.store.class_map.names, settings.metric),
     )
 
 

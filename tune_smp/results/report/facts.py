@@ -18,7 +18,7 @@ from tune_smp.results.leaderboard import TrialRow, number, read_trials, whole_nu
 
 Content = TypeVar("Content")
 
-DECISIVE = "val_metric"
+METRIC_COLUMN = "val_metric"
 """The column of histories with the metric that decides."""
 
 
@@ -76,7 +76,7 @@ class Facts:
         """The column of that metric in histories: at the best thresholds, which earlier versions did not have."""
         known = [curve for curve in (self.history, *self.curves.values()) if curve is not None]
         at_half = METRICS.get(self.metric, METRICS["IoU"]).column
-        return DECISIVE if any(DECISIVE in curve.columns for curve in known) else at_half
+        return METRIC_COLUMN if any(METRIC_COLUMN in curve.columns for curve in known) else at_half
 
     @cached_property
     def state(self) -> str:
