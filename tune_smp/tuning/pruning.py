@@ -38,6 +38,8 @@ class _Asha(ASHAScheduler):
     The plain default runs to its end: the gain of a search is measured against it.
     """
 
+    fewest_in_rung = FEWEST_IN_RUNG
+
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """Called by Ray before a trial's first epoch; Ray draws its bracket, from numbers that no seed governs."""
         super().on_trial_add(tune_controller, trial)
@@ -47,7 +49,7 @@ class _Asha(ASHAScheduler):
         """Called by Ray after each epoch."""
         others = others_in_rung(self, trial.trial_id, result[EPOCH])
         decision = super().on_trial_result(tune_controller, trial, result)
-        is_judged = others >= FEWEST_IN_RUNG and not _is_the_default(trial)
+        is_judged = others >= self.fewest_in_rung and not _is_the_default(trial)
         return str(decision if is_judged else TrialScheduler.CONTINUE)
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:

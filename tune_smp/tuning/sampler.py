@@ -10,11 +10,13 @@ FEWEST_TO_LEARN_FROM = 4
 """Trials of TPE's random start."""
 
 
-def build_sampler(name: str, *, seed: int, concurrency: int) -> optuna.samplers.BaseSampler:
+def build_sampler(
+    name: str, *, seed: int, concurrency: int, start: int = FEWEST_TO_LEARN_FROM
+) -> optuna.samplers.BaseSampler:
     """The sampler ``tpe``, ``random`` or ``quasirandom``.
 
     ``concurrency`` trials run at once. TPE needs trials to learn from, and those that start together cannot learn from
-    each other: its random start takes four, and at least twice the concurrency.
+    each other: its random ``start`` takes at least twice the concurrency.
     """
     if name == "random":
         return optuna.samplers.RandomSampler(seed=seed)
@@ -26,5 +28,5 @@ def build_sampler(name: str, *, seed: int, concurrency: int) -> optuna.samplers.
             multivariate=True,  # learns which values go together
             group=True,  # with parameters that only some trials have
             constant_liar=True,  # running trials count as poor, so that the next one goes elsewhere
-            n_startup_trials=max(2 * concurrency, FEWEST_TO_LEARN_FROM),
+            n_startup_trials=max(2 * concurrency, start),
         )
