@@ -66,7 +66,7 @@ def test_models_without_thresholds_have_the_usual_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("thresholds", [[0.5, 0.5], ["0.5"], [0], [1.5], [True], 0.5, {"a": 0.5}, None])
 def test_thresholds_that_cannot_be(tmp_path: Path, thresholds: Any) -> None:
     document = {**BINARY.to_json(), "thresholds": thresholds}
-    with pytest.raises(DataError, match="thresholds must be 1 numbers between 0 and 1"):
+    with pytest.raises(DataError, match=r"thresholds must be a number between 0 and 1 for each class \(1\), received"):
         read_preprocessing(write(tmp_path, document))
 
 

@@ -171,7 +171,7 @@ def _thresholds(document: Mapping[str, Any], where: str) -> tuple[float, ...]:
     wanted = (0, 1 if document["segmentation_mode"] == "binary" else classes)
     numbers = isinstance(thresholds, list) and all(_is(value, (int, float)) and 0 < value < 1 for value in thresholds)
     if not numbers or len(thresholds) not in wanted:
-        said = f"thresholds must be {wanted[1]} numbers between 0 and 1, received {thresholds!r}"
+        said = f"thresholds must be a number between 0 and 1 for each class ({wanted[1]}), received {thresholds!r}"
         raise DataError(Problem(said, where, _BROKEN))
     return tuple(thresholds)
 

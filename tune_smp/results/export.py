@@ -21,7 +21,7 @@ from tune_smp.results.folder import RunFolder, whole_folder, write_json, write_t
 from tune_smp.results.model_card import CardFacts, model_card
 from tune_smp.settings.run import RunSettings
 from tune_smp.training.builders import build_model
-from tune_smp.training.run_state import RunState, best_report
+from tune_smp.training.run_state import RunState, best_report, metric_at_half
 
 
 def export_best(
@@ -86,7 +86,7 @@ def _facts(state: RunState, settings: RunSettings, model: nn.Module, regions: Se
         best_epoch=state["best_epoch"],
         best_metric=state["best_metric"],
         metric=settings.metric_name,
-        metric_at_half=dict[str, Any](best_report(state))[settings.metric.column],
+        metric_at_half=metric_at_half(best_report(state), settings.metric),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         training_images=len(images["train"]),
         validation_images=len(images["validation"]),

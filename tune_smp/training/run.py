@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Sequence
@@ -29,7 +28,7 @@ from tune_smp.training.pretrained import adopt_weights, load_earlier_run, optimi
 from tune_smp.training.run_state import EpochReport, RunState, Used
 from tune_smp.training.seeding import seeded
 from tune_smp.training.step import Tiles, TrainingStep
-from tune_smp.training.validation import NOT_VALIDATED, Validation, validate
+from tune_smp.training.validation import NOT_VALIDATED, Validation, better, validate
 
 TILES_FOR_STATISTICS = 128
 """Tiles over which statistics of batch normalisation are taken anew."""
@@ -172,15 +171,8 @@ class TrainingRun:
             self.step.in_format(),
             statistics_of(self.model, images),
         ):
-            with_own = self.validate()
-            if not math.isfinite(with_own.loss):
-                return validation, None
-            if not math.isfinite(validation.loss):
-                return with_own, _copied(self.model)
-            if with_own.metric > validation.metric:
-                # The loss, by which patience judges, is that of the running statistics throughout.
-                return dataclasses.replace(with_own, loss=validation.loss), _copied(self.model)
-        return validation, None
+            counts = better(validation, self.validate())
+            return counts, None if counts is validation else _copied(self.model)
 
     def _judge(self, train_loss: float, validation: Validation, weights: dict[str, Tensor] | None) -> None:
         """Whether this epoch, with these weights, is the best so far, and whether it was the last."""

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from tune_smp.choices.metrics import Metric
+
 
 class EpochReport(TypedDict):
     """The result of one epoch; ``history`` of a run is a list of these.
@@ -91,3 +93,8 @@ def best_report(state: RunState) -> EpochReport:
     """The report of the best epoch. Raises ValueError where there is none."""
     (report,) = (report for report in state["history"] if report["epoch"] == state["best_epoch"])
     return report
+
+
+def metric_at_half(report: EpochReport, metric: Metric) -> float:
+    """The metric of an epoch where a class is predicted above probability 0.5."""
+    return float(dict[str, Any](report)[metric.column])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -35,6 +35,18 @@ class Validation:
 
 NOT_VALIDATED = Validation(math.nan, _NO_METRICS, (), _NO_METRICS, math.nan)
 """The result where there was nothing to validate: the training pass diverged."""
+
+
+def better(running: Validation, anew: Validation) -> Validation:
+    """The one that counts, of the same weights with running statistics and with those of now: the better metric.
+
+    Its loss, by which patience judges, is that of the running statistics throughout, as far as both are finite.
+    """
+    if not math.isfinite(anew.loss):
+        return running
+    if not math.isfinite(running.loss):
+        return anew
+    return replace(anew, loss=running.loss) if anew.metric > running.metric else running
 
 
 @torch.inference_mode()

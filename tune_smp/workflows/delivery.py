@@ -13,7 +13,7 @@ from tune_smp.data.preprocessing import read_preprocessing
 from tune_smp.errors import Problem, TuneSmpError
 from tune_smp.results.folder import RunFolder
 from tune_smp.settings.run import RunFlags, RunSettings
-from tune_smp.training.run_state import RunState, best_report
+from tune_smp.training.run_state import RunState, best_report, metric_at_half
 from tune_smp.workflows.preparation import PreparedData
 from tune_smp.workflows.printing import output
 
@@ -80,7 +80,7 @@ def best_epoch_facts(state: RunState, names: Sequence[str], metric: Metric) -> d
         # None for a class that occurs neither in labels nor in predictions.
         "class_iou": dict(zip(names, report["class_iou"], strict=True)),
         "thresholds": dict(zip(names, report.get("thresholds", ()), strict=False)),
-        "metric_at_half": dict[str, Any](report)[metric.column],
+        "metric_at_half": metric_at_half(report, metric),
     }
 
 
