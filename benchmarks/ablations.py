@@ -92,6 +92,7 @@ Job = tuple[str, str, str, int]
 Run = tuple[str, str, str]
 """Collection, loss, seed."""
 
+FEWEST_FOR_INTERVAL = 5
 VALIDATION_TILES, KEPT_TILES = 112, 224  # at most, so that most of the time goes into training
 
 State = dict[str, Tensor]
@@ -330,8 +331,9 @@ def show(name: str, runs: Sequence[Run], difference: Callable[[Run], float]) -> 
     for collection in (*sorted({run[0] for run in runs}), "all"):
         values = [value for where, value in found if collection in (where, "all")]
         low, high = interval(values)
+        spread = f"{low:+.4f} to {high:+.4f}" if len(values) >= FEWEST_FOR_INTERVAL else "too few runs"
         won, mean = sum(value > 0 for value in values), statistics.mean(values)
-        print(f"| {name} | {collection} | {mean:+.4f} | {low:+.4f} to {high:+.4f} | {won} of {len(values)} |")
+        print(f"| {name} | {collection} | {mean:+.4f} | {spread} | {won} of {len(values)} |")
 
 
 def interval(values: Sequence[float], draws: int = 4000) -> tuple[float, float]:
