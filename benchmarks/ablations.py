@@ -265,7 +265,8 @@ def report(table: Path) -> None:
     for name in (name for name in EXPERIMENTS if any(row["experiment"] == name for row in rows)):
         own = [row for row in rows if row["experiment"] == name]
         print(f"\n{name}: validation after each epoch, above 0.5 / above the best threshold; images kept back")
-        over_epochs(own)
+        if not all(row["kept"] for row in own):  # the first form of the table holds best epochs alone
+            over_epochs(own)
         differences(own)
 
 
@@ -319,7 +320,9 @@ def differences(rows: Sequence[Mapping[str, str]]) -> None:
     overlapping = [run for run in runs if "multiclass" not in run[0]]
     show("best threshold - 0.5", overlapping, lambda run: kept(run) - scored[run, "running"]["kept_half"])
     for version in ("corrected", "anew", "averaged"):
-        show(f"{version} - running", runs, functools.partial(gain, version))
+        show(
+            f"{version} - running", [run for run in runs if (run, version) in scored], functools.partial(gain, version)
+        )
     show("better of averaged and running - running", runs, better)
     for loss in sorted({run[1] for run in runs} - {"JaccardLoss"}):
         both = [run for run in runs if run[1] == loss and (run[0], "JaccardLoss", run[2]) in runs]
@@ -327,6 +330,8 @@ def differences(rows: Sequence[Mapping[str, str]]) -> None:
 
 
 def show(name: str, runs: Sequence[Run], difference: Callable[[Run], float]) -> None:
+    if not runs:
+        return
     found = [(run[0], difference(run)) for run in runs]
     for collection in (*sorted({run[0] for run in runs}), "all"):
         values = [value for where, value in found if collection in (where, "all")]
