@@ -264,3 +264,24 @@ def test_python_callers_get_the_same_words() -> None:
 def test_a_gamma_without_finite_gradients(refused: Refuse) -> None:
     (only,) = refused({"lossName": "FocalLoss", "focalGamma": "0.5"})
     assert only.problem == "--focalGamma must be 0 or at least 1, got 0.5: between them gradients are infinite"
+
+
+@pytest.mark.parametrize(
+    ("flags", "problem", "fix"),
+    [
+        ({"modelName": "FPN", "encoderDepth": 4}, "FPN needs an encoder depth of 5, got 4", "with one of: Unet"),
+        ({"modelName": "PSPNet", "encoderDepth": 5}, "PSPNet needs an encoder depth of 3, got 5", "leave --encoderD"),
+        ({"modelName": "Linknet", "decoderChannels": 64}, "the width of Linknet's decoder follows", "leave --decoderC"),
+        ({"modelName": "FPN", "decoderChannels": 100}, "FPN needs a multiple of 64", "--decoderChannels 64 or 128"),
+        ({"decoderChannels": 20}, "Unet needs a multiple of 8", "--decoderChannels 16 or 24"),
+        ({"modelName": "MAnet", "decoderAttention": "scse"}, "the decoder of MAnet has no", "Unet or UnetPlusPlus"),
+        ({"decoderChannels": 8}, "--decoderChannels must be a whole number >= 16 and <= 1024, got 8", "pass "),
+        ({"encoderDepth": 2}, "--encoderDepth must be a whole number >= 3 and <= 5, got 2", "pass "),
+    ],
+)
+def test_depth_and_width_that_an_architecture_cannot_have(
+    flags: dict[str, Any], problem: str, fix: str, refused: Refuse
+) -> None:
+    (only,) = refused(flags)
+    assert only.problem.startswith(problem)
+    assert fix in only.fix

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tune_smp.choices.architectures import ARCHITECTURES, Architecture
 from tune_smp.errors import SettingsError
 from tune_smp.settings.run import RunSettings
 from tune_smp.training.builders import ModelShape, build_model, empty_model
@@ -61,3 +62,62 @@ def test_an_empty_model_has_the_tensors_of_a_real_one(make_settings: MakeSetting
         name: tensor.shape for name, tensor in real.state_dict().items()
     }
     assert all(parameter.is_meta for parameter in empty.parameters())
+
+
+def shapes_of(row: Architecture) -> list[tuple[int, int | None]]:
+    """Every depth of an architecture with its own width, and its own depth with a narrow decoder."""
+    narrow = row.decoder_channels and max(row.channels_step, 32)
+    depths = range(row.least_depth, row.encoder_depth + 1)
+    return [*((depth, row.own_width(depth)) for depth in depths), (row.encoder_depth, narrow)]
+
+
+@pytest.mark.parametrize("row", ARCHITECTURES.values(), ids=lambda row: row.name)
+def test_every_depth_and_width_gives_a_mask_of_the_images_size(row: Architecture, make_settings: MakeSettings) -> None:
+    encoder = "ViT,tu-vit_tiny_patch16_224,random" if row.timm_only else "ResNet,resnet18,random"
+    settings = make_settings(model_name=row.name, encoder_base_variant_weights=encoder, tile_size=None)
+    sizes = set()
+    for depth, width in shapes_of(row):
+        changed = settings.with_changes(encoder_depth=depth, decoder_channels=width)
+        model = build_model(changed, channels=1, classes=2).eval()
+        side = changed.encoder.tile_size or max(64, row.min_tile_size)
+        assert model(torch.rand(1, 1, side, side)).shape == (1, 2, side, side)
+        sizes.add(sum(tensor.numel() for tensor in model.parameters()))
+    assert len(sizes) == len(set(shapes_of(row)))
+
+
+def test_depth_and_width_of_a_unets_decoder() -> None:
+    def levels(depth: int, width: int | None) -> tuple[int, ...]:
+        found = ARCHITECTURES["Unet"].smp_arguments(depth=depth, width=width, attention="none")
+        return tuple(found["decoder_channels"])
+
+    assert levels(5, 256) == (256, 128, 64, 32, 16)
+    assert levels(3, ARCHITECTURES["Unet"].own_width(3)) == (64, 32, 16)
+    assert levels(5, 64) == (64, 32, 16, 16, 16)
+    assert levels(4, 64) == (64, 32, 16, 16)
+
+
+def test_attention_adds_to_the_decoder(make_settings: MakeSettings) -> None:
+    settings = make_settings(model_name="Unet")
+    plain, with_attention = (
+        build_model(settings.with_changes(decoder_attention=attention), channels=1, classes=1)
+        for attention in ("none", "scse")
+    )
+    added = set(with_attention.state_dict()) - set(plain.state_dict())
+    assert added
+    assert all(name.startswith("decoder.") for name in added)
+
+
+def test_what_is_the_architectures_own_is_no_difference(make_settings: MakeSettings) -> None:
+    settings = make_settings(model_name="Unet")
+    spelled_out = settings.with_changes(encoder_depth=5, decoder_channels=256, decoder_attention="none")
+    own, spelled = (ModelShape.of(one, channels=1, classes=1) for one in (settings, spelled_out))
+    assert own == spelled
+    narrow = ModelShape.of(settings.with_changes(encoder_depth=3, decoder_channels=128), channels=1, classes=1)
+    assert narrow != own
+    assert "encoderDepth 3, decoderChannels 128" in str(narrow)
+    assert ModelShape.from_json(narrow.to_json()) == narrow
+
+
+def test_the_state_of_an_older_version_says_nothing_about_depth_and_width() -> None:
+    old = {"architecture": "Unet", "encoder": "resnet18", "channels": 1, "classes": 2}
+    assert ModelShape.from_json(old) == ModelShape("Unet", "resnet18", 1, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor
 
@@ -17,6 +19,7 @@ from tune_smp.data.labels import Mode
 from tune_smp.data.split import Region
 from tune_smp.data.store.image_store import ImageStore
 from tune_smp.errors import DataError
+from tune_smp.settings.fields import flag_name
 from tune_smp.settings.run import RunSettings
 from tune_smp.training import checkpoint
 from tune_smp.training.builders import build_model
@@ -239,3 +242,52 @@ def test_a_checkpoint_that_lacks_something_is_refused(tmp_path: Path) -> None:
     checkpoint.save({"epoch": 1}, tmp_path / "checkpoint.pth")
     with pytest.raises(DataError, match="lacks something"):
         load_earlier_run(tmp_path)
+
+
+SHAPES = [
+    {"model_name": "Unet", "encoder_depth": 3, "decoder_channels": 128, "decoder_attention": "scse"},
+    {"model_name": "Unet", "decoder_channels": 24},
+    {"model_name": "FPN", "decoder_channels": 64},
+    {"model_name": "Linknet", "encoder_depth": 4},
+]
+
+
+@pytest.mark.parametrize("changes", SHAPES, ids=str)
+@pytest.mark.parametrize("part", ["checkpoint.pth", "model"])
+def test_depth_and_width_come_from_the_earlier_run(
+    make_settings: MakeSettings,
+    make_store: MakeStore,
+    regions: Regions,
+    tmp_path: Path,
+    changes: dict[str, Any],
+    part: str,
+) -> None:
+    settings = make_settings(max_epochs=1, steps_per_epoch=1, **changes)
+    store = make_store("binary")
+    run = TrainingRun(settings, store, regions)
+    run.run_epoch()
+    if part == "model":
+        export(run, tmp_path / "model")
+    else:
+        checkpoint.save(run.state_dict(), tmp_path / part)
+    described = dataclasses.asdict(describe_pretrained(tmp_path))
+    assert {name: described[name] for name in changes} == changes
+    del described["encoder_base_variant_weights"]
+    adopted = make_settings(pretrained_model=tmp_path, **described)
+    # Of parameters alone: a checkpoint has the running statistics of the last step, an export those that count.
+    assert_same(dict(TrainingRun(adopted, store, regions).model.named_parameters()), dict(run.model.named_parameters()))
+    plain = make_settings(pretrained_model=tmp_path, model_name=changes["model_name"])
+    with pytest.raises(DataError, match="this run needs") as raised:
+        TrainingRun(plain, store, regions)
+    for name in changes.keys() - {"model_name"}:
+        assert f"--{flag_name(name)} {changes[name]}" in str(raised.value)
+
+
+def test_a_decoder_that_no_flag_asks_for_is_told_by_its_tensors(
+    make_settings: MakeSettings, make_store: MakeStore, regions: Regions, tmp_path: Path
+) -> None:
+    network = smp.Unet("tu-test_efficientnet", encoder_weights=None, in_channels=1, decoder_channels=(40, 30, 20, 9, 7))
+    network.save_pretrained(tmp_path)
+    settings = make_settings(model_name="Unet", pretrained_model=tmp_path)
+    with pytest.raises(DataError, match="have other shapes"):
+        TrainingRun(settings, make_store("binary"), regions)

@@ -111,6 +111,16 @@ def test_a_default_that_hangs_on_another_flag_follows_it() -> None:
     assert point["momentum"] == settings.resolved_momentum
 
 
+def test_the_default_decoder_is_as_wide_as_the_architecture_and_depth_have_it() -> None:
+    lines = "  modelName: [%s]\n  encoderDepth: [3, 5]\n  decoderChannels: [16, 64, 192, 256, 512]\n"
+    unet = values_by_flag(default_values(spaced(lines % "Unet")))
+    assert (unet["encoderDepth"], unet["decoderChannels"]) == (5, 256)
+    shallow = values_by_flag(default_values(spaced(lines.replace("[3, 5]", "[3]") % "Unet")))
+    assert (shallow["encoderDepth"], shallow["decoderChannels"]) == (3, 64)
+    upernet = values_by_flag(default_values(spaced(lines % "UPerNet")))
+    assert upernet["decoderChannels"] == 256
+
+
 @pytest.mark.parametrize(
     ("domain", "wanted", "nearest"),
     [

@@ -216,3 +216,20 @@ def _some(chance: random.Random, domain: Domain) -> Scalar:
     if not isinstance(domain, Range):
         return chance.choice(list(domain))
     return chance.choice([domain.low, domain.high])
+
+
+def test_a_pretrained_model_has_one_depth_and_width() -> None:
+    space = "search: {decoderChannels: [256, 64], encoderDepth: [5, 4], batchSize: [4, 8]}"
+    told = only(space_of(space, pretrainedModel="/old"))
+    assert told.problem.endswith("the space searches encoderDepth and decoderChannels")
+    check_space(space_of(space, pretrainedModel="/old", decoderChannels=64, encoderDepth=4))
+
+
+def test_a_width_is_asked_only_where_the_architecture_has_one() -> None:
+    told = only(space_of("search: {modelName: [Unet, Linknet], decoderChannels: [256, 64]}"))
+    assert told.problem == "the width of Linknet's decoder follows from its encoder"
+    check_space(
+        space_of(
+            "search: {modelName: [Unet, Linknet], decoderChannels: {choices: [256, 64], when: {modelName: [Unet]}}}"
+        )
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,11 @@ class Architecture:
     cannot give. ``timm_only``: takes only encoders that smp builds through timm (``tu-`` names). ``refused_families``
     are families of encoders that its constructor refuses. ``pools_to_one_pixel``: has batch normalisation behind a
     global pooling, so that a training batch of one has nothing to normalise over.
+
+    ``encoder_depth`` is how often its encoder halves the image, ``least_depth`` the least that it can do with.
+    ``decoder_channels`` is the width of its decoder, a multiple of ``channels_step``; None: that follows from the
+    encoder. ``halves_width``: that is the width of its decoder's coarsest level, and each finer one has half of it.
+    ``takes_attention``: its decoder can weigh its features.
     """
 
     name: str
@@ -26,7 +32,51 @@ class Architecture:
     timm_only: bool = False
     refused_families: frozenset[str] = frozenset()
     pools_to_one_pixel: bool = False
+    encoder_depth: int = 5
+    least_depth: int = 5
+    decoder_channels: int | None = 256
+    channels_step: int = 8
+    halves_width: bool = False
+    takes_attention: bool = False
 
+    def own_width(self, depth: int) -> int | None:
+        """The width of the decoder, in channels, at this depth of the encoder, where none is asked for."""
+        if self.decoder_channels is None or not self.halves_width:
+            return self.decoder_channels
+        return self.decoder_channels >> (self.encoder_depth - depth)
+
+    def smp_arguments(self, *, depth: int, width: int | None, attention: str) -> dict[str, Any]:
+        """What smp's constructor is given for this depth of the encoder, and this width and attention of the decoder.
+
+        A Unet of width 64 and depth 3 has a decoder of 64, 32 and 16 channels; below 16 no level of it goes.
+        """
+        arguments: dict[str, Any] = {"encoder_depth": depth}
+        if self.takes_attention:
+            arguments["decoder_attention_type"] = None if attention == NO_ATTENTION else attention
+        if width is None:
+            return arguments
+        match self.name:
+            case _ if self.halves_width:
+                arguments["decoder_channels"] = tuple(max(width >> level, LEAST_CHANNELS) for level in range(depth))
+            case "FPN":
+                arguments["decoder_pyramid_channels"] = width
+                arguments["decoder_segmentation_channels"] = width // 2
+            case "PSPNet":
+                arguments["psp_out_channels"] = width
+            case "Segformer":
+                arguments["decoder_segmentation_channels"] = width
+            case "DPT":
+                arguments["decoder_fusion_channels"] = width
+            case _:
+                arguments["decoder_channels"] = width
+        return arguments
+
+
+LEAST_CHANNELS = 16
+"""Channels of a Unet's finest levels, where halving would go below."""
+NO_ATTENTION = "none"
+MOST_CHANNELS = 1024
+"""Channels of a decoder above which it only costs."""
 
 _NO_MIX_VISION = frozenset({"MixVision"})
 
@@ -34,14 +84,39 @@ _NO_MIX_VISION = frozenset({"MixVision"})
 # tiles follow the rule of the others, so that changing the architecture never changes which tiles are legal for the
 # worse.
 _ROWS = (
-    Architecture("Unet", "symmetric encoder and decoder with skip connections; the sturdy default"),
     Architecture(
-        "UnetPlusPlus", "Unet with nested, dense skip connections; finer, slower", refused_families=_NO_MIX_VISION
+        "Unet",
+        "symmetric encoder and decoder with skip connections; the sturdy default",
+        least_depth=3,
+        halves_width=True,
+        takes_attention=True,
     ),
-    Architecture("MAnet", "Unet with attention over position and scale"),
-    Architecture("Linknet", "Unet that adds instead of concatenating; small and fast", refused_families=_NO_MIX_VISION),
-    Architecture("FPN", "feature pyramid; predicts at a quarter of the size and enlarges"),
-    Architecture("PSPNet", "pyramid pooling on a shallow encoder; fast, coarse borders", divisor=8),
+    Architecture(
+        "UnetPlusPlus",
+        "Unet with nested, dense skip connections; finer, slower",
+        refused_families=_NO_MIX_VISION,
+        least_depth=3,
+        halves_width=True,
+        takes_attention=True,
+    ),
+    Architecture("MAnet", "Unet with attention over position and scale", least_depth=3, halves_width=True),
+    Architecture(
+        "Linknet",
+        "Unet that adds instead of concatenating; small and fast",
+        refused_families=_NO_MIX_VISION,
+        least_depth=3,
+        decoder_channels=None,
+    ),
+    # smp normalises half of these channels in groups of a 32nd.
+    Architecture("FPN", "feature pyramid; predicts at a quarter of the size and enlarges", channels_step=64),
+    Architecture(
+        "PSPNet",
+        "pyramid pooling on a shallow encoder; fast, coarse borders",
+        divisor=8,
+        encoder_depth=3,
+        least_depth=3,
+        decoder_channels=512,
+    ),
     Architecture(
         "PAN",
         "pyramid attention on a dilated encoder",
@@ -49,6 +124,7 @@ _ROWS = (
         min_tile_size=128,
         dilates_encoder=True,
         pools_to_one_pixel=True,
+        decoder_channels=32,
     ),
     Architecture(
         "DeepLabV3",
@@ -64,9 +140,15 @@ _ROWS = (
         dilates_encoder=True,
         pools_to_one_pixel=True,
     ),
-    Architecture("UPerNet", "feature pyramid with pyramid pooling on top", pools_to_one_pixel=True),
-    Architecture("Segformer", "light decoder of per-pixel linear layers"),
-    Architecture("DPT", "dense prediction transformer; the one for plain vision transformers", timm_only=True),
+    Architecture("UPerNet", "feature pyramid with pyramid pooling on top", pools_to_one_pixel=True, least_depth=3),
+    Architecture("Segformer", "light decoder of per-pixel linear layers", least_depth=3),
+    Architecture(
+        "DPT",
+        "dense prediction transformer; the one for plain vision transformers",
+        timm_only=True,
+        encoder_depth=4,
+        least_depth=4,
+    ),
 )
 
 ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType({row.name: row for row in _ROWS})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tune_smp.choices.architectures import ARCHITECTURES, Architecture
+from tune_smp.choices.architectures import ARCHITECTURES, NO_ATTENTION, Architecture
 from tune_smp.choices.encoders import ENCODERS, Encoder, partner_architectures, partner_encoders, unbuildable
 from tune_smp.choices.losses import LOSSES
 from tune_smp.choices.optimizers import OPTIMIZERS
@@ -66,6 +66,43 @@ def _divisible(draft: Draft, architecture: Architecture, size: int) -> Iterator[
             f"{architecture.name} needs a tile size that divides by {divisor}{least}, got {size}",
             where=draft.where("tile_size", "model_name"),
             fix=f"pass --tileSize {either}",
+        )
+
+
+def decoder_fits_architecture(draft: Draft) -> Iterator[Problem]:
+    """The architecture can have this depth, and a decoder of this width and attention."""
+    row, values = _architecture(draft), draft.values
+    if row is None:
+        return
+    depth, width = values.get("encoder_depth"), values.get("decoder_channels")
+    if depth is not None and not row.least_depth <= depth <= row.encoder_depth:
+        least, most = row.least_depth, row.encoder_depth
+        can = f"from {least} to {most}" if least < most else f"of {most}"
+        flexible = [name for name, other in ARCHITECTURES.items() if other.least_depth < other.encoder_depth]
+        yield Problem(
+            f"{row.name} needs an encoder depth {can}, got {depth}",
+            where=draft.where("encoder_depth", "model_name"),
+            fix=f"leave --encoderDepth out, or pass --modelName with one of: {listing(flexible, limit=8)}",
+        )
+    if width is not None and row.decoder_channels is None:
+        yield Problem(
+            f"the width of {row.name}'s decoder follows from its encoder",
+            where=draft.where("decoder_channels", "model_name"),
+            fix="leave --decoderChannels out, or pass another --modelName",
+        )
+    elif width is not None and width % row.channels_step:
+        below = max(width // row.channels_step, 1) * row.channels_step
+        yield Problem(
+            f"{row.name} needs a multiple of {row.channels_step} decoder channels, got {width}",
+            where=draft.where("decoder_channels", "model_name"),
+            fix=f"pass --decoderChannels {below} or {below + row.channels_step}",
+        )
+    if values.get("decoder_attention", NO_ATTENTION) != NO_ATTENTION and not row.takes_attention:
+        able = [name for name, other in ARCHITECTURES.items() if other.takes_attention]
+        yield Problem(
+            f"the decoder of {row.name} has no attention to choose",
+            where=draft.where("decoder_attention", "model_name"),
+            fix=f"leave --decoderAttention out, or pass --modelName {' or '.join(able)}",
         )
 
 
@@ -154,6 +191,7 @@ def focal_gamma_has_gradients(draft: Draft) -> Iterator[Problem]:
 RUN_RULES = (
     pair_can_be_built,
     tile_fits,
+    decoder_fits_architecture,
     loss_fits_mode,
     loss_reads_its_numbers,
     focal_gamma_has_gradients,

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
-from tune_smp.choices.architectures import ARCHITECTURES, Architecture
+from tune_smp.choices.architectures import ARCHITECTURES, MOST_CHANNELS, Architecture
 from tune_smp.choices.augmentations import AUGMENTATIONS
 from tune_smp.choices.encoders import RANDOM, Encoder
 from tune_smp.choices.losses import LOSSES, Loss
@@ -43,6 +43,14 @@ class RunFlags(DataSettings):
     """Architecture of the network: what joins the encoder's features into a mask."""
     encoder_base_variant_weights: Annotated[str, MinLen(1), About("Model", wipp=True)] = "ResNet,resnet34,imagenet"
     """Encoder as Family,variant,weights; weights may be random. tune-smp show encoders lists all."""
+    encoder_depth: Annotated[int | None, Ge(3), Le(5), About("Model", absent="the architecture's own, mostly 5")] = None
+    """Depth of the encoder: how often it halves the image; shallow nets are fast, and see less around a pixel."""
+    decoder_channels: Annotated[
+        int | None, Ge(16), Le(MOST_CHANNELS), About("Model", absent="the architecture's own, 256 for a Unet")
+    ] = None
+    """Width of the decoder: channels of a Unet's coarsest level (each finer one has half, at least 16), else of all."""
+    decoder_attention: Annotated[Literal["none", "scse"], About("Model")] = "none"
+    """Attention in the decoder of a Unet or UnetPlusPlus: scse weighs features by channel and by place."""
 
     loss_name: Annotated[str, About("Loss and metric", choices=tuple(LOSSES), table="losses", wipp=True)] = (
         "JaccardLoss"
@@ -168,6 +176,16 @@ class RunFlags(DataSettings):
     def resolved_momentum(self) -> float:
         """The momentum given, else the optimizer's own; 0 where the optimizer has none."""
         return self.optimizer.default_momentum if self.momentum is None else self.momentum
+
+    @property
+    def resolved_encoder_depth(self) -> int:
+        """The depth given, else the architecture's own."""
+        return self.encoder_depth or self.architecture.encoder_depth
+
+    @property
+    def resolved_decoder_channels(self) -> int | None:
+        """The width of the decoder given, else the architecture's own; None where it follows from the encoder."""
+        return self.decoder_channels or self.architecture.own_width(self.resolved_encoder_depth)
 
     @property
     def resolved_tile_size(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -11,6 +12,7 @@ import segmentation_models_pytorch as smp
 import torch
 from torch import nn
 
+from tune_smp.choices.architectures import ARCHITECTURES, NO_ATTENTION
 from tune_smp.choices.encoders import find_encoder
 from tune_smp.errors import Problem, SettingsError
 from tune_smp.settings.run import RunSettings
@@ -20,17 +22,33 @@ from tune_smp.training.weights import with_weights
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """The properties that two models must share for the weights of one to fit the other. ``encoder`` is smp's name."""
+    """The properties that two models must share for the weights of one to fit the other.
+
+    ``encoder`` is smp's name. ``encoder_depth`` and ``decoder_channels``: None where they are the architecture's own.
+    """
 
     architecture: str
     encoder: str
     channels: int
     classes: int
+    encoder_depth: int | None = None
+    decoder_channels: int | None = None
+    decoder_attention: str = NO_ATTENTION
 
     @classmethod
     def of(cls, settings: RunSettings, *, channels: int, classes: int) -> Self:
         """The shape of the model of these settings."""
-        return cls(settings.architecture.name, settings.encoder.smp_name, channels, classes)
+        row = settings.architecture
+        depth, width = settings.resolved_encoder_depth, settings.resolved_decoder_channels
+        return cls(
+            row.name,
+            settings.encoder.smp_name,
+            channels,
+            classes,
+            None if depth == row.encoder_depth else depth,
+            None if width == row.own_width(depth) else width,
+            settings.decoder_attention,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -38,13 +56,37 @@ class ModelShape:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """The inverse of ``to_json``."""
+        """The inverse of ``to_json``; older versions knew the first four properties alone."""
+        depth, width = document.get("encoder_depth"), document.get("decoder_channels")
         return cls(
             str(document["architecture"]),
             str(document["encoder"]),
             int(document["channels"]),
             int(document["classes"]),
+            None if depth is None else int(depth),
+            None if width is None else int(width),
+            str(document.get("decoder_attention", NO_ATTENTION)),
         )
+
+    def build(self, weights: str | bool | None = None) -> nn.Module:
+        """smp's model of this shape; raises what smp raises where there is none."""
+        row = ARCHITECTURES[self.architecture]
+        depth = self.encoder_depth or row.encoder_depth
+        width = self.decoder_channels or row.own_width(depth)
+        arguments = row.smp_arguments(depth=depth, width=width, attention=self.decoder_attention)
+        model: nn.Module = smp.create_model(
+            self.architecture, self.encoder, weights, in_channels=self.channels, classes=self.classes, **arguments
+        )
+        return model
+
+    def own_flags(self) -> dict[str, int | str]:
+        """The flags of depth, width and attention that its settings need, by name."""
+        flags = {
+            "encoderDepth": self.encoder_depth,
+            "decoderChannels": self.decoder_channels,
+            "decoderAttention": None if self.decoder_attention == NO_ATTENTION else self.decoder_attention,
+        }
+        return {flag: value for flag, value in flags.items() if value is not None}
 
     @property
     def encoder_name(self) -> str:
@@ -53,7 +95,9 @@ class ModelShape:
         return row.name if row else self.encoder
 
     def __str__(self) -> str:
-        return f"{self.architecture} with {self.encoder_name}, {self.channels} channels in, {self.classes} classes out"
+        own = (f"{flag} {value}" for flag, value in self.own_flags().items())
+        parts = (f"{self.architecture} with {self.encoder_name}", *own, f"{self.channels} channels in")
+        return ", ".join((*parts, f"{self.classes} classes out"))
 
 
 def build_model(settings: RunSettings, *, channels: int, classes: int, load_weights: bool = True) -> nn.Module:
@@ -66,14 +110,9 @@ def build_model(settings: RunSettings, *, channels: int, classes: int, load_weig
     Raises SettingsError where smp refuses the choice, ResourceError where the weights cannot be had.
     """
     encoder, weights = settings.encoder, settings.encoder_weights if load_weights else None
-
-    def build() -> nn.Module:
-        # timm's encoders have one set of weights, which smp wants asked for by True.
-        asked = True if weights is not None and encoder.through_timm else weights
-        model: nn.Module = smp.create_model(
-            settings.architecture.name, encoder.smp_name, asked, in_channels=channels, classes=classes
-        )
-        return model
+    # timm's encoders have one set of weights, which smp wants asked for by True.
+    asked = True if weights is not None and encoder.through_timm else weights
+    build = functools.partial(ModelShape.of(settings, channels=channels, classes=classes).build, asked)
 
     with warnings.catch_warnings():
         # Old encoder names are ours to keep, and DPT without prefix tokens is meant.
@@ -91,10 +130,7 @@ def empty_model(shape: ModelShape) -> nn.Module:
     Raises what smp raises where there is none of this shape.
     """
     with warnings.catch_warnings(action="ignore"), torch.device("meta"):
-        model: nn.Module = smp.create_model(
-            shape.architecture, shape.encoder, None, in_channels=shape.channels, classes=shape.classes
-        )
-    return model
+        return shape.build()
 
 
 def _not_buildable(settings: RunSettings, error: Exception) -> SettingsError:

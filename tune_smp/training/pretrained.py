@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from tune_smp.choices.architectures import ARCHITECTURES
+from tune_smp.choices.architectures import ARCHITECTURES, MOST_CHANNELS, NO_ATTENTION
 from tune_smp.choices.encoders import RANDOM, find_encoder
 from tune_smp.errors import file_error, listing
 from tune_smp.training import checkpoint, original_plugin
@@ -57,6 +58,9 @@ class PretrainedChoice:
 
     model_name: str
     encoder_base_variant_weights: str
+    encoder_depth: int | None = None
+    decoder_channels: int | None = None
+    decoder_attention: str = NO_ATTENTION
 
 
 def describe_pretrained(path: Path) -> PretrainedChoice:
@@ -65,7 +69,13 @@ def describe_pretrained(path: Path) -> PretrainedChoice:
     encoder = find_encoder(shape.encoder)
     if encoder is None or shape.architecture not in ARCHITECTURES:
         raise file_error(path, f"the model is none that tune-smp trains: {shape}", "use a model of tune-smp")
-    return PretrainedChoice(shape.architecture, f"{encoder.family},{encoder.name},{RANDOM}")
+    return PretrainedChoice(
+        shape.architecture,
+        f"{encoder.family},{encoder.name},{RANDOM}",
+        shape.encoder_depth,
+        shape.decoder_channels,
+        shape.decoder_attention,
+    )
 
 
 def load_earlier_run(path: Path) -> EarlierRun:
@@ -193,9 +203,37 @@ def _shape_of(config: Mapping[str, Any], folder: Path) -> ModelShape:
             encoder=str(config["encoder_name"]),
             channels=int(config["in_channels"]),
             classes=int(config["classes"]),
+            **_decoder_of(config),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise file_error(folder / CONFIG, f"the file lacks {error}", "export the model again") from error
+
+
+def _decoder_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Depth, width and attention as `ModelShape` has them, from the arguments of smp that they became.
+
+    A width of which this program makes no model is left out: the tensors are compared anyway.
+    """
+    row = ARCHITECTURES[config["_model_class"]]
+    depth = int(config.get("encoder_depth", row.encoder_depth))
+    attention = str(config.get("decoder_attention_type") or NO_ATTENTION)
+
+    def describes(width: int) -> bool:
+        wanted = row.smp_arguments(depth=depth, width=width, attention=attention)
+        return all(_plain(config.get(name)) == _plain(value) for name, value in wanted.items())
+
+    own = row.own_width(depth)
+    widths = () if own is None else (own, *range(row.channels_step, MOST_CHANNELS + 1, row.channels_step))
+    width = next(filter(describes, widths), own)
+    return {
+        "encoder_depth": None if depth == row.encoder_depth else depth,
+        "decoder_channels": None if width == own else width,
+        "decoder_attention": attention,
+    }
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:
@@ -214,10 +252,11 @@ def check_fits(wanted: ModelShape, earlier: EarlierRun, model: nn.Module | None 
     ``model`` is the one to continue with; without it, an empty one of the wanted shape is looked at.
     """
     found = earlier.shape
-    if (wanted.architecture, wanted.encoder, wanted.channels) != (found.architecture, found.encoder, found.channels):
+    if dataclasses.replace(wanted, classes=found.classes) != found:
+        flags = "".join(f" --{flag} {value}" for flag, value in found.own_flags().items())
         fix = (
-            f"pass --modelName {found.architecture} and an --encoderBaseVariantWeights with {found.encoder_name}, on "
-            f"images of {found.channels} channels; or leave --pretrainedModel out"
+            f"pass --modelName {found.architecture}{flags} and an --encoderBaseVariantWeights with "
+            f"{found.encoder_name}, on images of {found.channels} channels; or leave --pretrainedModel out"
         )
     elif wanted.classes != found.classes and not replace_head:
         fix = "pass --replaceHead to keep everything but the last layer, or use labels of the same classes"

@@ -16,6 +16,8 @@ _RESOLVED = {
     "learningRate": "resolved_learning_rate",
     "weightDecay": "resolved_weight_decay",
     "momentum": "resolved_momentum",
+    "encoderDepth": "resolved_encoder_depth",
+    "decoderChannels": "resolved_decoder_channels",
     "tileSize": "resolved_tile_size",
 }
 

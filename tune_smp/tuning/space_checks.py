@@ -30,6 +30,8 @@ from tune_smp.tuning.space import (
     holds,
 )
 
+SHAPE = (MODEL, ENCODER, "encoderDepth", "decoderChannels", "decoderAttention")
+"""The flags that the tensors of a model hang on."""
 Rows = Mapping[str, Parameter]
 FIELDS = {flag.field: flag for flag in FLAGS.values()}
 JUST_ABOVE = 1e-3
@@ -64,11 +66,12 @@ def _nothing_to_try(space: SearchSpace) -> Iterator[Problem]:
     if not rows:
         fix = "leave one of these flags out, or train this one configuration: tune-smp train"
         yield Problem("the command line fixes all that the space would search", space.name, fix)
+    of_model = [flag for flag in SHAPE if flag in rows]
+    if of_model and space.constant.get("pretrainedModel") is not None:
+        text = f"--pretrainedModel has one architecture and encoder, and the space searches {' and '.join(of_model)}"
+        fix = f"pass {' and '.join(f'--{flag}' for flag in of_model)} as that model has, or --searchSpace fine_tune"
+        yield Problem(text, _where(space, rows[of_model[0]].line), fix)
     searched = [flag for flag in (MODEL, ENCODER) if flag in rows]
-    if searched and space.constant.get("pretrainedModel") is not None:
-        text = f"--pretrainedModel has one architecture and encoder, and the space searches {' and '.join(searched)}"
-        fix = f"pass {' and '.join(f'--{flag}' for flag in searched)} as that model has, or --searchSpace fine_tune"
-        yield Problem(text, _where(space, rows[searched[0]].line), fix)
     point = _point_with(space, {})
     clash = _clash(space, {})
     if clash is not None and any(not rows[flag].when and flag not in point for flag in searched):

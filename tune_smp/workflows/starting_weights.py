@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
@@ -10,6 +11,7 @@ from tune_smp.choices.encoders import ENCODERS, RANDOM, Encoder, partner_encoder
 from tune_smp.data.store.image_store import ImageStore
 from tune_smp.errors import SettingsError
 from tune_smp.settings.encoder_choice import choice_problems, chosen_encoder, spelled, split_choice
+from tune_smp.settings.fields import flag_name
 from tune_smp.settings.run import RunFlags, RunSettings
 from tune_smp.tuning.space_file import read_space
 from tune_smp.workflows.printing import note, output
@@ -21,7 +23,7 @@ AnyRunFlags = TypeVar("AnyRunFlags", bound=RunFlags)
 
 
 def adopt_pretrained(settings: AnyRunFlags) -> AnyRunFlags:
-    """Take architecture and encoder from the earlier run where the command line does not name them."""
+    """Take what the earlier run's model is where the command line does not name them."""
     if settings.pretrained_model is None:
         return settings
     from tune_smp.training.pretrained import describe_pretrained  # noqa: PLC0415  imports torch
@@ -29,13 +31,10 @@ def adopt_pretrained(settings: AnyRunFlags) -> AnyRunFlags:
     earlier = describe_pretrained(settings.pretrained_model)
     adopted = {
         name: value
-        for name, value in (
-            ("model_name", earlier.model_name),
-            ("encoder_base_variant_weights", earlier.encoder_base_variant_weights),
-        )
+        for name, value in dataclasses.asdict(earlier).items()
         if name not in settings.model_fields_set and getattr(settings, name) != value
     }
-    note(f"{value} is taken from --pretrainedModel" for value in adopted.values())
+    note(f"--{flag_name(name)} {value} is taken from --pretrainedModel" for name, value in adopted.items())
     return settings.with_changes(**adopted)
 
 
