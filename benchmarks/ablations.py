@@ -12,8 +12,8 @@ in several versions:
 Of each version the best epoch is kept, and scored on the images kept back, above probability 0.5 and above the
 threshold that was best in validation. Losses are compared by their runs of the same seed.
 
-    python benchmarks/ablations.py --data COLLECTIONS [--experiments short,early,long] [--part 0/2]
-    python benchmarks/ablations.py --report
+    python -m benchmarks.ablations --data COLLECTIONS [--experiments short,early,long] [--part 0/2]
+    python -m benchmarks.ablations --report
 
 What is in the table already is not run again.
 """
@@ -32,39 +32,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel
 
+from benchmarks.kept_back import COLLECTIONS, rounded, scores, split
 from tune_smp.data.opening import find_collection, open_store
-from tune_smp.data.split import Region, Subset
-from tune_smp.data.store.image_store import ImageStore
-from tune_smp.data.tiles import grid_count
 from tune_smp.settings.run import RunSettings
 from tune_smp.training.batch_norm import statistics_of
-from tune_smp.training.metrics import PixelCounts
 from tune_smp.training.run import TILES_FOR_STATISTICS, TrainingRun
-from tune_smp.training.validation import Validation, validate
+from tune_smp.training.validation import Validation
 
 TABLE = Path(__file__).parent / "data" / "ablations.csv"
 COLUMNS = ("experiment", "collection", "loss", "seed", "version", "epoch", "val_half", "val", "kept_half", "kept")
-COLLECTIONS: Mapping[str, Mapping[str, Any]] = {
-    "membrane-binary": {"imagesPattern": "membrane_z{z:dd}.tif", "labelsPattern": "membrane_z{z:dd}.tif"},
-    "nuclei-binary": {"imagesPattern": "nuclei_{i:ddd}.tif", "labelsPattern": "nuclei_{i:ddd}_mask.tif"},
-    "nuclei-multiclass": {"imagesPattern": "nuclei_{i:ddd}.tif", "labelsPattern": "nuclei_{i:ddd}_mask.tif"},
-    "nuclei-multilabel": {"imagesPattern": "nuclei_{i:ddd}.ome.tif", "labelsPattern": "nuclei_{i:ddd}_mask.ome.tif"},
-    "camvid-multiclass": {
-        "imagesPattern": "camvid_{i:ddd}.tif",
-        "labelsPattern": "camvid_{i:ddd}.tif",
-        "ignoreValue": 11,
-    },
-}
-TILE_SIZE = 128  # px
 RUN: Mapping[str, Any] = {
     "encoderBaseVariantWeights": "MobileNet,timm-mobilenetv3_small_100,random",
-    "tileSize": TILE_SIZE,
+    "tileSize": 128,
     "batchSize": 8,
     "patience": 1000,
     "device": "cpu",
@@ -93,8 +77,6 @@ Run = tuple[str, str, str]
 """Collection, loss, seed."""
 
 FEWEST_FOR_INTERVAL = 5
-VALIDATION_TILES, KEPT_TILES = 112, 224  # at most, so that most of the time goes into training
-
 State = dict[str, Tensor]
 
 
@@ -180,7 +162,10 @@ def recorded(data: Path, job: Job) -> list[tuple[Any, ...]]:
             if version not in best or validated.metric > best[version].validation.metric:
                 best[version] = Version(run.epoch, validated, state)
     unseen = TrainingRun(settings, store, train + kept)
-    scored = {(version, chosen.epoch): kept_back(unseen, chosen) for version, chosen in best.items()}
+    scored = {
+        (version, chosen.epoch): scores(unseen, chosen.state, chosen.validation.thresholds)
+        for version, chosen in best.items()
+    }
     key = settings.metric.key
     return [
         (*job, *place, *rounded(getattr(of.metrics, key), of.metric), *scored.get(place, ("", "")))
@@ -201,20 +186,6 @@ def versions(run: TrainingRun, watch: Watch) -> dict[str, State]:
     }
 
 
-def kept_back(unseen: TrainingRun, version: Version) -> tuple[float, ...]:
-    """The metric on the images kept back, above 0.5 and above the threshold that was best in validation."""
-    unseen.model.load_state_dict(version.state)
-    unseen.model.eval()
-    metric = unseen.settings.metric
-    counts = PixelCounts(unseen.settings.segmentation_mode, unseen.shape.classes)
-    validate(unseen.step.forward, unseen.step.loss, unseen.feed.validation(), counts, metric)
-    return rounded(*(getattr(counts.metrics(at), metric.key) for at in ((), version.validation.thresholds)))
-
-
-def rounded(*values: float) -> tuple[float, ...]:
-    return tuple(round(value, 5) for value in values)
-
-
 @contextlib.contextmanager
 def weights_of(run: TrainingRun, state: State) -> Iterator[None]:
     own = _copied(run.model.state_dict())
@@ -223,36 +194,6 @@ def weights_of(run: TrainingRun, state: State) -> Iterator[None]:
         yield
     finally:
         run.model.load_state_dict(own)
-
-
-def split(store: ImageStore, settings: RunSettings) -> tuple[list[Region], list[Region], list[Region]]:
-    """Regions to train on, to validate with, and kept back."""
-    order = sorted(range(len(store)), key=lambda pair: store.pairs[pair].name)
-    kept = [pair for place, pair in enumerate(order) if place % 4 == 3]
-    others = [int(pair) for pair in np.random.default_rng(settings.seed).permutation(sorted(set(order) - set(kept)))]
-    train = round(settings.train_fraction * len(others))
-    kept = [int(pair) for pair in np.random.default_rng(0).permutation(kept)]
-    return (
-        regions(store, others[:train], "train"),
-        regions(store, limited(store, others[train:], VALIDATION_TILES), "validation"),
-        regions(store, limited(store, kept, KEPT_TILES), "validation"),
-    )
-
-
-def regions(store: ImageStore, pairs: Sequence[int], subset: Subset) -> list[Region]:
-    return [Region(pair, 0, store.sizes[pair][0], 0, store.sizes[pair][1], subset) for pair in pairs]
-
-
-def limited(store: ImageStore, pairs: Sequence[int], most: int) -> list[int]:
-    """The first pairs, as far as their tiles go."""
-    chosen: list[int] = []
-    tiles = 0
-    for pair in pairs:
-        more = grid_count(*store.sizes[pair], tile=TILE_SIZE)
-        if not chosen or tiles + more <= most:
-            chosen.append(pair)
-            tiles += more
-    return chosen
 
 
 def _copied(state: Mapping[str, Tensor]) -> State:

@@ -1,10 +1,14 @@
-"""Record complete learning curves of random configurations of the space ``quick``, for ``search_efficiency.py``.
+"""Record complete learning curves of configurations of ``recorded_space.yaml``, for ``search_efficiency.py``.
 
-Small tiles, short epochs and few validation images, so that 120 configurations take an hour or two of one CPU core.
-Configuration 0 is the plain default. What is recorded already is not run again; several processes share the work with
-``--part``.
+Every fourth image is kept back; of the others 70 % train and 30 % validate, drawn by the seed. Each run has the same
+CPU time on one thread, `SECONDS`, training and validation together: a net that is four times faster gets four times the
+steps. Recorded are, after each epoch, the metric, the metric with the running statistics of batch normalisation alone,
+and the CPU seconds so far; and the metric of the best epoch on the images kept back.
 
-    python benchmarks/record_curves.py --data FOLDER_OF_NUCLEI [--configurations 120] [--part 0/2]
+Configuration 0 is the plain default, then come some that an expert would try, and from `FIRST_RANDOM` on random ones.
+What is recorded already is not run again; several processes share the work with ``--part``.
+
+    python -m benchmarks.record_curves --data COLLECTIONS [--collections membrane-binary] [--part 0/2]
 """
 
 from __future__ import annotations
@@ -13,108 +17,182 @@ import argparse
 import csv
 import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
 import torch
+from typing_extensions import override
 
+from benchmarks.kept_back import COLLECTIONS, rounded, scores, split
 from tune_smp.data.opening import find_collection, open_store
-from tune_smp.data.split import split_groups, split_regions
 from tune_smp.training.run import TrainingRun
+from tune_smp.training.validation import Validation
 from tune_smp.tuning.first_points import default_values
 from tune_smp.tuning.space import Scalar, SearchSpace, values_by_flag
-from tune_smp.tuning.space_file import read_space
+from tune_smp.tuning.space_file import parse_space
 from tune_smp.tuning.study import suggest_from
 
-TABLE = Path(__file__).parent / "data" / "quick_nuclei_curves.csv"
-TILE_SIZE = 64  # px
-STEPS_PER_EPOCH = 10
-TRAIN_FRACTION = 0.96  # 8 of the 200 images validate
+HERE = Path(__file__).parent
+SPACE = HERE / "recorded_space.yaml"
+RECORDED = ("membrane-binary", "nuclei-binary", "camvid-multiclass", "nuclei-multilabel")
+SECONDS = 40  # CPU seconds of a run
+SEEDS = (0, 1)
+CONFIGURATIONS = 60
+COLUMNS = ("configuration", "seed", "seconds", "metric", "running", "steps", "kept_half", "kept")
+"""And the searched flags. The three curves are numbers with blanks between them, one for each epoch."""
+
+QUICK_TILE_SIZE = 128  # px, of the space quick; train's own would leave time for a few steps only
+
+# What is tried around it: one change at a time.
+SENSIBLE: Mapping[str, Scalar] = {
+    "modelName": "Unet",
+    "encoderBaseVariantWeights": "MobileNet,timm-mobilenetv3_small_100,random",
+    "tileSize": 128,
+    "encoderDepth": 5,
+    "decoderChannels": 64,
+    "optimizerName": "Adam",
+    "learningRate": 3e-3,
+    "batchSize": 8,
+    "schedule": "cosine",
+    "lossName": "DiceCELoss",
+    "augmentation": "light",
+    "foregroundFraction": 0.33,
+    "normalization": "percentile",
+}
+CHANGES: Sequence[Mapping[str, Scalar]] = (
+    {},
+    {"lossName": "JaccardLoss"},
+    {"lossName": "DiceLoss"},
+    {"learningRate": 1e-3},
+    {"learningRate": 1e-2},
+    {"batchSize": 4},
+    {"batchSize": 16},
+    {"tileSize": 192},
+    {"augmentation": "none"},
+    {"augmentation": "medium"},
+    {"foregroundFraction": 0.0},
+    {"normalization": "zscore"},
+    {"decoderChannels": 32},
+    {"decoderChannels": 128},
+    {"encoderBaseVariantWeights": "ResNet,resnet18,random", "encoderDepth": 3},
+    {"encoderBaseVariantWeights": "ResNet,resnet18,random", "encoderDepth": 4},
+    {"encoderBaseVariantWeights": "RegNet(x/y),timm-regnetx_002,random"},
+    {"encoderBaseVariantWeights": "RegNet(x/y),timm-regnetx_002,random", "encoderDepth": 4},
+    {"modelName": "FPN", "encoderBaseVariantWeights": "RegNet(x/y),timm-regnetx_002,random"},
+)
+FIRST_RANDOM = 1 + len(CHANGES)
 
 
-def quick_space(data: Path) -> SearchSpace:
+class Watched(TrainingRun):
+    """A run that keeps what each validation of an epoch gave: with running statistics first."""
+
+    @override
+    def validate(self, thresholds: Sequence[float] | None = None) -> Validation:
+        validated = super().validate(thresholds)
+        self.validations.append((self.epoch, validated))
+        return validated
+
+    @property
+    def validations(self) -> list[tuple[int, Validation]]:
+        """The epoch and result of each validation, in their order."""
+        found: list[tuple[int, Validation]] = self.__dict__.setdefault("_validations", [])
+        return found
+
+
+def table_of(collection: str) -> Path:
+    return HERE / "data" / f"curves_{collection}.csv"
+
+
+def recorded_space(data: Path, collection: str, seed: int = 0) -> SearchSpace:
+    folder = str(data / collection)
     flags = {
-        "imagesDir": str(data),
-        "labelsDir": str(data),
-        "imagesPattern": "nuclei_{i:ddd}.tif",
-        "labelsPattern": "nuclei_{i:ddd}_mask.tif",
-        "segmentationMode": "binary",
-        "outputDir": str(data / "unused"),
-        "trainFraction": TRAIN_FRACTION,
-        "tileSize": TILE_SIZE,
-        "stepsPerEpoch": STEPS_PER_EPOCH,
+        **COLLECTIONS[collection],
+        "imagesDir": folder,
+        "labelsDir": folder,
+        "segmentationMode": collection.rpartition("-")[2],
+        "outputDir": folder,
+        "timeBudget": str(SECONDS),
         "device": "cpu",
+        "seed": seed,
     }
-    return read_space("quick").with_flags(flags)
+    return parse_space(SPACE.read_text("utf-8"), name=SPACE.name).with_flags(flags)
 
 
-def random_points(space: SearchSpace, count: int) -> list[Mapping[str, Scalar]]:
+def points(space: SearchSpace, count: int) -> Iterator[Mapping[str, Scalar]]:
+    """The configurations in their order, each with the flags that it has in the space."""
+    yield {**values_by_flag(default_values(space)), "tileSize": QUICK_TILE_SIZE}
+    for change in CHANGES:
+        wanted = {**SENSIBLE, **change}
+        yield space.walk(lambda name, _domain, wanted=wanted: wanted[name.partition("[")[0]])  # type: ignore[misc]
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    points: list[Mapping[str, Scalar]] = [values_by_flag(default_values(space))]
-    while len(points) < count:
-        trial = study.ask()
-        points.append(space.walk(functools.partial(suggest_from, trial)))
-    return points
+    for _ in range(FIRST_RANDOM, count):
+        yield space.walk(functools.partial(suggest_from, study.ask()))
+
+
+def record(data: Path, collection: str, point: Mapping[str, Scalar], seed: int) -> dict[str, Any]:
+    """Train once; the columns of a row but for the number of the configuration."""
+    space = recorded_space(data, collection, seed)
+    settings = space.settings(point)
+    store = open_store(settings, find_collection(settings))
+    train, validation, kept = split(store, settings)
+    run = Watched(settings, store, train + validation, clock=time.process_time)
+    while run.stop is None:
+        run.run_epoch()
+    first = {epoch: found.metric for epoch, found in reversed(run.validations)}
+    state = run.state_dict()
+    best = next((row for row in run.history if row["epoch"] == run.best_epoch), None)
+    of_kept: tuple[float | str, ...] = ("", "")
+    if best is not None:
+        unseen = TrainingRun(settings, store, train + kept)
+        of_kept = scores(unseen, state["best_model"] or state["model"], best["thresholds"])
+    seconds = 0.0
+    rows = []
+    for row in run.history:
+        seconds += row["seconds"]
+        rows.append((round(seconds, 1), *rounded(row["metric"], first.get(row["epoch"], float("nan")))))
+    columns = [" ".join(map(str, column)) for column in zip(*rows, strict=True)]
+    return dict(zip(COLUMNS[1:], (seed, *columns, run.steps, *of_kept), strict=True))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--configurations", type=int, default=120)
+    parser.add_argument("--collections", default=",".join(RECORDED))
+    parser.add_argument("--configurations", type=int, default=CONFIGURATIONS)
     parser.add_argument("--part", default="0/1", help="this process and how many there are: 0/2")
-    parser.add_argument("--table", type=Path, default=TABLE)
     arguments = parser.parse_args()
     part, parts = map(int, arguments.part.split("/"))
     torch.set_num_threads(1)
-    space = quick_space(arguments.data.resolve())
-    settings = space.settings({})
-    store = open_store(settings, find_collection(settings))
-    regions = split_regions(
-        store.sizes,
-        split_groups(store.collection, None),
-        names=[pair.name for pair in store.pairs],
-        train_fraction=settings.train_fraction,
-        seed=settings.seed,
-    )
-    for number, point in enumerate(random_points(space, arguments.configurations)):
-        if number % parts == part and number not in _recorded(arguments.table):
-            started = time.process_time()
-            run = TrainingRun(space.settings(point), store, regions)
-            while run.stop is None:
-                run.run_epoch()
-            curve = [row["best_metric"] for row in run.history]
-            _add(arguments.table, space, number, point, curve, seconds=time.process_time() - started)
+    collections, data = arguments.collections.split(","), arguments.data.resolve()
+    jobs = [
+        (number, seed, name) for seed in SEEDS for number in range(arguments.configurations) for name in collections
+    ]
+    for place, (number, seed, name) in enumerate(jobs):
+        space = recorded_space(data, name)
+        if place % parts == part and (number, seed) not in known(table_of(name)):
+            point = list(points(space, number + 1))[number]
+            add(table_of(name), space, {"configuration": number, **point, **record(data, name, point, seed)})
 
 
-def _recorded(table: Path) -> set[int]:
+def known(table: Path) -> set[tuple[int, int]]:
     if not table.exists():
         return set()
     with table.open(newline="", encoding="utf-8") as file:
-        return {int(row["configuration"]) for row in csv.DictReader(file)}
+        return {(int(row["configuration"]), int(row["seed"])) for row in csv.DictReader(file)}
 
 
-def _add(
-    table: Path, space: SearchSpace, number: int, point: Mapping[str, Any], curve: Sequence[float], *, seconds: float
-) -> None:
-    """Append a row in one write; a run that diverged keeps its last value, 0 where it had none."""
-    epochs = space.most_epochs()
-    full = [*curve, *[curve[-1] if curve else 0.0] * (epochs - len(curve))]
-    columns = ["configuration", *space.searched, "cpu_seconds", *(f"epoch_{number + 1}" for number in range(epochs))]
-    values = [
-        number,
-        *(point.get(flag, "") for flag in space.searched),
-        round(seconds, 1),
-        *(round(v, 5) for v in full),
-    ]
+def add(table: Path, space: SearchSpace, row: Mapping[str, Any]) -> None:
+    """Append a row in one write."""
+    columns = [COLUMNS[0], *space.searched, *COLUMNS[1:]]
     is_new = not table.exists()
     with table.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+        writer = csv.DictWriter(file, columns)
         if is_new:
-            writer.writerow(columns)
-        writer.writerow(values)
+            writer.writeheader()
+        writer.writerow(row)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """How many epochs does a search need until it is within 1 % of the best? Replayed on recorded learning curves.
 
 ``data/quick_nuclei_curves.csv`` holds the complete learning curves of random configurations of the space ``quick`` on
-the 200 nuclei images (``record_curves.py`` made it). A search is replayed on that table: a configuration that is
-proposed becomes the nearest one of the table that was not tried yet, and reports that one's curve epoch by epoch. Two
+the 200 nuclei images, as an earlier ``record_curves.py`` recorded them. A search is replayed on that table: what is
+proposed becomes the nearest configuration of the table that was not tried yet, and reports its curve epoch by epoch. Two
 trials run at once, as on two CPU cores.
 
     python benchmarks/search_efficiency.py [--seeds 50] [--table FILE]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tune_smp import __version__, cli
-from tune_smp.choices.catalogue import CATALOGUE
+from tune_smp.choices.catalogue import AT_A_GLANCE, CATALOGUE
 from tune_smp.cli import COMMANDS, Command, main
 from tune_smp.errors import InterruptedRunError, Problem
 
@@ -133,7 +133,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"tune-smp {__version__}\n"
 
 
-@pytest.mark.parametrize("subject", [subject for subject in CATALOGUE if subject != "encoders"])
+@pytest.mark.parametrize("subject", [subject for subject in CATALOGUE if subject not in AT_A_GLANCE])
 def test_show(subject: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", subject, "--json"]) == 0
     records = json.loads(capsys.readouterr().out)
@@ -142,6 +142,25 @@ def test_show(subject: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert set(head.split()) == set(records[0])
     assert len(rows) == len(records)
     assert all(record["name"] in row for record, row in zip(records, rows, strict=True))
+
+
+def test_show_architectures(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "architectures", "--json"]) == 0
+    records = json.loads(capsys.readouterr().out)
+    assert main(["show", "architectures"]) == 0
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert len(rows[: rows.index("")]) == len(records)
+    for record, row in zip(records, rows, strict=False):
+        assert row.startswith(f"{record['name']} ")
+        assert f" {record['divisor']} " in row
+        assert record["summary"] in row
+        assert row.endswith(", ".join(record["not_with"]) or "-")
+    unet, linknet = (next(row for row in rows if row.startswith(f"{name} ")) for name in ("Unet", "Linknet"))
+    assert " 3-5 " in unet
+    assert " 256 /8 " in unet
+    assert " 256 " not in linknet
+    assert all(word in "\n".join(rows[rows.index("") :]) for word in ("divides", "smallest", "depth", "width"))
+    assert head.split()[0] == "name"
 
 
 def test_show_encoders(capsys: pytest.CaptureFixture[str]) -> None:

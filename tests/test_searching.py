@@ -8,9 +8,9 @@ import pytest
 
 from tune_smp.errors import SettingsError
 from tune_smp.settings.search import SearchSettings
-from tune_smp.tuning.space_file import parse_space
+from tune_smp.tuning.space_file import parse_space, read_space
 from tune_smp.workflows.resuming import with_budget
-from tune_smp.workflows.searching import settings_record, with_fixed
+from tune_smp.workflows.searching import settings_record, space_under, with_fixed, with_trial_budget
 
 SPACE = """
 fixed: {trainFraction: 0.9, metricName: Fscore, seed: 7, maxEpochs: 5}
@@ -67,3 +67,28 @@ def test_a_trial_has_one_gpu_at_most(tmp_path: Path) -> None:
     ):
         settings(tmp_path, gpusPerTrial="2")
     assert settings(tmp_path, gpusPerTrial="0.5").gpus_per_trial == 0.5
+
+
+def test_a_trial_in_seconds_needs_to_know_how_many(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="needs to know how long a trial may last"):
+        settings(tmp_path, resource="seconds")
+    with pytest.raises(SettingsError, match="--trialBudget means something with --resource seconds only"):
+        settings(tmp_path, trialBudget="2m")
+    with pytest.raises(SettingsError, match="--trialBudget must be a length of time above 0, got 'long'"):
+        settings(tmp_path, resource="seconds", trialBudget="long")
+
+
+def test_the_time_of_a_trial_stays_when_the_search_is_given_more(tmp_path: Path) -> None:
+    begun = with_trial_budget(settings(tmp_path, resource="seconds", timeBudget="10m"))
+    assert (begun.trial_budget, begun.trial_budget_s) == ("60s", 60.0)
+    assert with_budget(begun, num_trials=None, time_budget="2h").trial_budget_s == 60.0
+    in_epochs = settings(tmp_path, timeBudget="10m")
+    assert with_trial_budget(in_epochs) == in_epochs
+
+
+def test_trials_in_seconds_have_a_time_in_place_of_steps(tmp_path: Path) -> None:
+    chosen = settings(tmp_path, resource="seconds", trialBudget="45s", searchSpace="quick")
+    space = space_under(read_space("quick"), chosen)
+    trial = space.settings({})
+    assert (trial.time_budget_s, trial.most_epochs, trial.steps_per_epoch) == (45.0, 8, None)
+    assert read_space("quick").fixed["stepsPerEpoch"] == 20

@@ -279,17 +279,18 @@ def _show(arguments: Sequence[str]) -> None:
     from tune_smp.settings.commands import ENCODERS, SPACES, ShowSettings  # noqa: PLC0415
 
     settings = _settings(ShowSettings, arguments)
-    above, below = "", ""
+    above = ""
     if settings.subject == SPACES:
         above, records = _space_records(settings.name)
     elif settings.subject == ENCODERS:
-        records, below = catalogue.encoder_records(settings.name), catalogue.ENCODERS_EXPLAINED
+        records = catalogue.encoder_records(settings.name)
     else:
         records = catalogue.CATALOGUE[settings.subject]()
     if settings.json_output:
         sys.stdout.write(json.dumps(records, indent=2) + "\n")
         return
-    table = _table(catalogue.encoders_at_a_glance(records) if settings.subject == ENCODERS else records)
+    shorten, below = catalogue.AT_A_GLANCE.get(settings.subject, (list, ""))
+    table = _table(shorten(records))
     sys.stdout.write("\n".join(part for part in (above and f"{above}\n", table, below and f"{below}\n") if part))
 
 

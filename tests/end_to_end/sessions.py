@@ -164,7 +164,7 @@ class Sessions:
 class TrainSessions(Sessions):
     """The same of a train."""
 
-    begin_with = TRAIN
+    begin_with: Sequence[str] = TRAIN
     more = ()
 
     def _settings(self) -> RunSettings:
@@ -195,6 +195,28 @@ class TrainSessions(Sessions):
         assert (self.summary["state"], self.summary["epochs"]) == ("completed", len(epochs))
         best = self._history()[self.summary["best_epoch"] - 1]
         assert float(best["val_metric"]) == pytest.approx(self.summary["best_metric"], rel=1e-9)
+
+
+class TimedSessions(TrainSessions):
+    """The same of a train that is given a time: what it does in it depends on the machine."""
+
+    begin_with = ("--timeBudget=12s", "--maxEpochs=8")
+
+    def assert_complete(self, *, trials: int = 1) -> None:
+        rows = read_csv(self.path / "history.csv")
+        assert [int(row["epoch"]) for row in rows] == list(range(1, len(rows) + 1)), "neither gaps nor doubles"
+        assert (self.summary["state"], self.summary["epochs"]) == ("completed", len(rows))
+        best = max(float(row["val_metric"]) for row in rows)
+        assert best == pytest.approx(self.summary["best_metric"], rel=1e-9)
+        assert self.summary["evaluated_metric"] == pytest.approx(best, abs=1e-4)
+
+    def seconds(self) -> float:
+        """Seconds of all epochs."""
+        return sum(float(row["seconds"]) for row in read_csv(self.path / "history.csv"))
+
+    def rates(self) -> list[float]:
+        """The learning rate of the last step of each epoch."""
+        return [float(row["learning_rate"]) for row in read_csv(self.path / "history.csv")]
 
 
 def family_of(program: subprocess.Popen[str]) -> list[psutil.Process]:

@@ -16,7 +16,15 @@ from typing import Any
 
 import pytest
 
-from tests.end_to_end.sessions import SPACE, TRAIN, Sessions, TrainSessions, end_in_order, family_of
+from tests.end_to_end.sessions import (
+    SPACE,
+    TRAIN,
+    Sessions,
+    TimedSessions,
+    TrainSessions,
+    end_in_order,
+    family_of,
+)
 from tune_smp.cli import main
 from tune_smp.errors import InterruptedRunError
 from tune_smp.results.folder import claimed, write_json
@@ -44,6 +52,7 @@ def same_cache(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> 
 
 
 Begin = Callable[..., Sessions]
+KINDS = {"search": Sessions, "train": TrainSessions, "timed train": TimedSessions}
 
 
 @pytest.fixture
@@ -60,9 +69,9 @@ def begin(
 
     def prepare(*extra: str, command: str = "search", code: str = SLOWLY) -> Sessions:
         patches, output = patched(code), tmp_path / "out"
-        kind = TrainSessions if command == "train" else Sessions
+        kind = KINDS[command]
         extra = extra or tuple(kind.begin_with)
-        if command == "train":
+        if command != "search":
             words = arguments_of_train(nuclei, output, *extra)
         else:
             words = arguments_of_search(nuclei, output, *extra, space=SPACE)
@@ -103,6 +112,31 @@ def test_15_16_22_whatever_ended_it_is_resumed(command: str, begin: Begin, capsy
     assert ended.items() <= task.ended().items(), "what has ended is not run again"
     task.assert_little_was_lost()
     task.assert_nothing_shows()
+
+
+def test_40_a_time_budget_of_a_run_fits_also_after_its_driver_was_killed(begin: Begin) -> None:
+    run = begin(command="timed train", code="def on_epoch(run, moment): pass")
+    assert isinstance(run, TimedSessions)
+    with run.session() as program:
+        run.wait_for_epochs(2, program)
+        run.kill(program)
+    spent = run.seconds()
+    assert 0 < spent < 12
+    run.finish()
+    run.assert_complete()
+    assert run.seconds() == pytest.approx(12, abs=2.0)
+    assert len(run.rates()) <= 9
+    assert run.rates()[-1] < 0.1 * max(run.rates()), "the schedule came to its end"
+    assert (run.path / "model" / "model.safetensors").exists()
+
+
+def test_40_a_run_that_counts_epochs_is_given_no_time(
+    begin: Begin, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = begin("--maxEpochs=1", "--stepsPerEpoch=1", command="train")
+    run.finish()
+    assert main(["resume", str(run.path), "--timeBudget", "10m"]) == 2
+    assert "it has a number of epochs" in capsys.readouterr().err
 
 
 WHILE_THE_DISK_IS_FULL = """

@@ -286,6 +286,23 @@ def test_a_time_budget_ends_a_search_that_has_a_result(
     assert folder.summary["state"] == "completed"
 
 
+def test_trials_of_equal_seconds(
+    search_folder: Reader, tune_smp: Command, nuclei: Path, arguments_of_search: Arguments, tmp_path: Path
+) -> None:
+    """Each trial fills its time; the time, not the space, says how many steps that is."""
+    output = tmp_path / "out"
+    given = ("--resource=seconds", "--trialBudget=3s", "--numTrials=3")
+    done = tune_smp(*arguments_of_search(nuclei, output, *given))
+    assert done.returncode == 0, done.stderr
+    folder = search_folder(output)
+    folder.assert_consistent(3)
+    assert folder.rows[0]["state"] == "completed"
+    took = [float(row["seconds"]) for row in folder.rows.values() if row["state"] == "completed"]
+    assert took == pytest.approx([3.0] * len(took), abs=1.5)
+    assert "--timeBudget=3s" in folder.summary["reproduce"]
+    assert "--stepsPerEpoch" not in folder.summary["reproduce"]
+
+
 # The second and the fourth are one point but for the patience, which changes no number of a run this short; what ran
 # in the worker before them differs.
 LEAK_SPACE = """

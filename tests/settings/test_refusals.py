@@ -285,3 +285,28 @@ def test_depth_and_width_that_an_architecture_cannot_have(
     (only,) = refused(flags)
     assert only.problem.startswith(problem)
     assert fix in only.fix
+
+
+@pytest.mark.parametrize(
+    ("flags", "problem"),
+    [
+        ({"timeBudget": "soon"}, "--timeBudget must be a length of time above 0, got 'soon'"),
+        ({"timeBudget": "0m"}, "--timeBudget must be a length of time above 0, got '0m'"),
+        (
+            {"timeBudget": "10m", "stepsPerEpoch": 5},
+            "with a time budget, an epoch has as many steps as its time allows",
+        ),
+    ],
+)
+def test_times_that_cannot_be(flags: dict[str, Any], problem: str, refused: Refuse) -> None:
+    (only,) = refused(flags)
+    assert only.problem == problem
+
+
+def test_a_time_budget_is_divided_and_alone_ends_the_run(required: dict[str, Any]) -> None:
+    timed = RunSettings.from_flags({**required, "timeBudget": "1h30m"})
+    assert (timed.time_budget_s, timed.most_epochs, timed.resolved_patience) == (5400.0, 40, float("inf"))
+    chosen = RunSettings.from_flags({**required, "timeBudget": "90", "maxEpochs": 8, "patience": 3})
+    assert (chosen.time_budget_s, chosen.most_epochs, chosen.resolved_patience) == (90.0, 8, 3)
+    plain = RunSettings.from_flags(required)
+    assert (plain.time_budget_s, plain.most_epochs, plain.resolved_patience) == (None, 100, 10)

@@ -19,7 +19,16 @@ from typing_extensions import override
 
 from tests.flags import REQUIRED
 from tune_smp.tuning.listeners import Listener
-from tune_smp.tuning.pruning import EPOCH, METRIC, build_scheduler, default_grace_period, remember, replay
+from tune_smp.tuning.pruning import (
+    EPOCH,
+    METRIC,
+    SECONDS,
+    Resource,
+    build_scheduler,
+    default_grace_period,
+    remember,
+    replay,
+)
 from tune_smp.tuning.sampler import build_sampler
 from tune_smp.tuning.space_file import parse_space
 from tune_smp.tuning.stopping import LastEpochs
@@ -174,10 +183,47 @@ def test_every_history_can_be_remembered(name: str, curves: list[tuple[float, ..
 
 def test_a_trial_that_goes_on_is_not_judged_again_for_the_rungs_it_has_passed() -> None:
     judge = scheduler()
-    replay(judge, "going on", 1, (0.2, 0.2, 0.2))
+    replay(judge, "going on", TrialRecord(1, "running", {}, 9, (0.2, 0.2, 0.2)))
     remember(judge, records([[0.9] * 9] * 3))
     assert judged(judge, "going on", [0.2] * 5, first_epoch=4) is None
     assert judged(judge, "new", [0.2]) == 1
+
+
+def in_seconds() -> Any:
+    """A scheduler of trials that last 90 s, in which they have 9 epochs at most; rungs at 5 and 15 s and so on."""
+    resource = Resource(SECONDS, per_epoch=10.0)
+    return build_scheduler("asha", most_epochs=9, grace_period=1, reduction_factor=3.0, resource=resource)
+
+
+def stopped_after(judge: Any, name: str, curve: Sequence[float], *, epoch_seconds: float) -> float | None:
+    """The seconds after which the trial is stopped, None if it is not."""
+    trial = RayTrial(name)
+    judge.on_trial_add(None, trial)
+    for epoch, value in enumerate(curve, start=1):
+        result = {EPOCH: epoch, SECONDS: epoch * epoch_seconds, METRIC: value}
+        if judge.on_trial_result(None, trial, result) == TrialScheduler.STOP:
+            return epoch * epoch_seconds
+    return None
+
+
+def test_trials_are_compared_after_equal_seconds() -> None:
+    """Slow epochs of one trial stand in the rung of many fast ones of another."""
+    judge = in_seconds()
+    for number in range(4):
+        assert stopped_after(judge, f"good {number}", [0.8] * 90, epoch_seconds=1.0) is None
+    assert stopped_after(judge, "poor", [0.1] * 90, epoch_seconds=1.0) == 5.0
+    assert stopped_after(judge, "poor and slow", [0.1] * 3, epoch_seconds=30.0) == 30.0
+    assert stopped_after(judge, "good and slow", [0.9] * 3, epoch_seconds=30.0) is None
+
+
+def test_a_new_session_remembers_after_how_many_seconds() -> None:
+    judge = in_seconds()
+    remember(judge, [TrialRecord(number, "completed", {}, 9, (0.8,) * 3, seconds=90.0) for number in range(4)])
+    # Their epochs took 30 s each, which puts them into the rung at 15 s.
+    assert stopped_after(judge, "poor", [0.1] * 9, epoch_seconds=10.0) == 20.0
+    unknown = in_seconds()
+    remember(unknown, [TrialRecord(number, "interrupted", {}, 9, (0.8,) * 3) for number in range(4)])
+    assert stopped_after(unknown, "poor", [0.1] * 9, epoch_seconds=10.0) is None
 
 
 def test_the_grace_covers_the_warm_up() -> None:

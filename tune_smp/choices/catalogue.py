@@ -74,6 +74,31 @@ px      the only tile size that it takes; where there is none, tune-smp show arc
 random  every encoder can start from random weights"""
 
 
+ARCHITECTURES_EXPLAINED = """\
+divides  height and width of a tile are multiples of these px, and at least the smallest
+depth    --encoderDepth: how often its encoder halves the image; the last is its own
+width    --decoderChannels: its own, and a number that divides all others; -: it follows from the encoder
+not_with families of encoders that do not go with it"""
+
+
+def architectures_at_a_glance(records: Sequence[Mapping[str, Any]]) -> list[Record]:
+    """The records of architectures, short enough for a terminal of 104 columns."""
+    return [
+        {
+            "name": record["name"],
+            "divides": record["divisor"],
+            "smallest": record["min_tile_size"],
+            "depth": "-".join(map(str, _ends(range(record["least_depth"], record["encoder_depth"] + 1)))),
+            "width": f"{record['decoder_channels']}{NO_BREAK}/{record['channels_step']}"
+            if record["decoder_channels"]
+            else None,
+            "summary": record["summary"],
+            "not_with": record["not_with"],
+        }
+        for record in records
+    ]
+
+
 def encoders_at_a_glance(records: Sequence[Mapping[str, Any]]) -> list[Record]:
     """The records of encoders, short enough for a terminal of 104 columns; the first column is the beginning of
     ``--encoderBaseVariantWeights``."""
@@ -91,8 +116,8 @@ def encoders_at_a_glance(records: Sequence[Mapping[str, Any]]) -> list[Record]:
     ]
 
 
-def _ends(strides: Sequence[int]) -> Sequence[int]:
-    return strides if len(strides) == 1 else (strides[0], strides[-1])
+def _ends(numbers: Sequence[int]) -> Sequence[int]:
+    return numbers if len(numbers) == 1 else (numbers[0], numbers[-1])
 
 
 def _rows(table: Mapping[str, Any]) -> Callable[[], list[Record]]:
@@ -118,3 +143,10 @@ CATALOGUE: Mapping[str, Callable[[], list[Record]]] = MappingProxyType(
     }
 )
 """What ``tune-smp show`` can show, by subject: functions, since some records take a while to make."""
+AT_A_GLANCE: Mapping[str, tuple[Callable[[Sequence[Mapping[str, Any]]], list[Record]], str]] = MappingProxyType(
+    {
+        "architectures": (architectures_at_a_glance, ARCHITECTURES_EXPLAINED),
+        "encoders": (encoders_at_a_glance, ENCODERS_EXPLAINED),
+    }
+)
+"""Subjects with more facts than a terminal has columns: their records cut short, and what the columns mean."""

@@ -10,6 +10,7 @@ from tune_smp.choices.losses import LOSSES
 from tune_smp.choices.optimizers import OPTIMIZERS
 from tune_smp.errors import Problem, listing
 from tune_smp.settings.base import Draft
+from tune_smp.settings.duration import seconds_of
 from tune_smp.settings.encoder_choice import choice_problems, chosen_encoder
 from tune_smp.settings.fields import flag_name
 
@@ -188,6 +189,27 @@ def focal_gamma_has_gradients(draft: Draft) -> Iterator[Problem]:
         )
 
 
+def time_budget_is_a_duration(draft: Draft) -> Iterator[Problem]:
+    """The time budget can be read as a length of time."""
+    text = draft.values.get("time_budget")
+    if text is not None and seconds_of(text) is None:
+        yield Problem(
+            f"--timeBudget must be a length of time above 0, got {text!r}",
+            where=draft.where("time_budget"),
+            fix="write 90m, 4h, 1h30m or a number of seconds",
+        )
+
+
+def time_budget_decides_the_steps(draft: Draft) -> Iterator[Problem]:
+    """How many steps an epoch has follows from the time."""
+    if draft.values.get("time_budget") is not None and draft.values.get("steps_per_epoch") is not None:
+        yield Problem(
+            "with a time budget, an epoch has as many steps as its time allows",
+            where=draft.where("steps_per_epoch", "time_budget"),
+            fix="leave --stepsPerEpoch out; --maxEpochs says into how many epochs the time is divided, at most",
+        )
+
+
 RUN_RULES = (
     pair_can_be_built,
     tile_fits,
@@ -198,6 +220,8 @@ RUN_RULES = (
     optimizer_takes_its_numbers,
     head_needs_a_model,
     precision_fits_device,
+    time_budget_is_a_duration,
+    time_budget_decides_the_steps,
 )
 
 

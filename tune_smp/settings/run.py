@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -16,11 +17,14 @@ from tune_smp.choices.optimizers import OPTIMIZERS, Optimizer
 from tune_smp.choices.schedules import SCHEDULES
 from tune_smp.settings.base import Rule
 from tune_smp.settings.data import DataSettings
+from tune_smp.settings.duration import seconds_of
 from tune_smp.settings.encoder_choice import chosen_encoder, split_choice
 from tune_smp.settings.fields import About
 from tune_smp.settings.folders import AbsolutePath
 from tune_smp.settings.rules import RUN_RULES, encoder_exists
 
+EPOCHS_OF_A_BUDGET = 40
+"""Epochs into which a time budget is divided, at most, where nobody says: each is validated."""
 DEFAULT_TILE_SIZE = 256
 """Height and width in px of a tile, where the encoder does not dictate them."""
 
@@ -197,3 +201,24 @@ class RunSettings(RunFlags):
     """One fixed configuration."""
 
     rules: ClassVar[tuple[Rule, ...]] = (*RunFlags.rules, *RUN_RULES)
+
+    time_budget: Annotated[str | None, MinLen(1), About("Training", absent="as long as maxEpochs take")] = None
+    """Time budget of the training, such as 10m or 1h30m, which the schedule fits; then maxEpochs is into how many
+    epochs it is divided at most (40 where not given), and only a given patience ends it early."""
+
+    @property
+    def time_budget_s(self) -> float | None:
+        """The time budget in seconds."""
+        return seconds_of(self.time_budget) if self.time_budget else None
+
+    @property
+    def most_epochs(self) -> int:
+        """Epochs at most."""
+        is_divided = self.time_budget is not None and "max_epochs" not in self.model_fields_set
+        return EPOCHS_OF_A_BUDGET if is_divided else self.max_epochs
+
+    @property
+    def resolved_patience(self) -> float:
+        """Epochs without improvement that end the run; infinite where a time budget alone does."""
+        is_unlimited = self.time_budget is not None and "patience" not in self.model_fields_set
+        return math.inf if is_unlimited else self.patience

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le, MinLen
 
@@ -15,24 +15,34 @@ from tune_smp.settings.base import Draft, Rule, Settings
 from tune_smp.settings.duration import seconds_of
 from tune_smp.settings.fields import About, flags_of
 from tune_smp.settings.folders import AbsolutePath
+from tune_smp.settings.rules import time_budget_is_a_duration
 from tune_smp.settings.run import RunFlags
 
 DEFAULT_TRIALS = 32
 MOST_TRIALS = 1000
 """Where only ``--timeBudget`` ends a search."""
 
+TRIALS_OF_A_BUDGET = 10
+"""Trials, one after another, that a search's time is for, where nobody says how long one may last."""
+
 TIME_BUDGET = About("Search", absent="until every trial has ended")
 
 
-def time_budget_is_a_duration(draft: Draft) -> Iterator[Problem]:
-    """The time budget can be read as a length of time."""
-    text = draft.values.get("time_budget")
-    if text is not None and seconds_of(text) is None:
+def seconds_need_a_budget(draft: Draft) -> Iterator[Problem]:
+    """Trials that are compared in seconds have a time to fill, others have not."""
+    budget, in_seconds = draft.values.get("trial_budget"), draft.values.get("resource") == "seconds"
+    if budget is not None and seconds_of(budget) is None:
         yield Problem(
-            f"--timeBudget must be a length of time above 0, got {text!r}",
-            where=draft.where("time_budget"),
-            fix="write 90m, 4h, 1h30m or a number of seconds",
+            f"--trialBudget must be a length of time above 0, got {budget!r}",
+            where=draft.where("trial_budget"),
+            fix="write 90s, 10m, 1h30m or a number of seconds",
         )
+    if budget is not None and not in_seconds:
+        fix = "pass --resource seconds too, or leave --trialBudget out"
+        yield Problem("--trialBudget means something with --resource seconds only", "", fix)
+    if in_seconds and budget is None and draft.values.get("time_budget") is None:
+        fix = "pass --trialBudget, such as 2m, or a --timeBudget, of which each trial has a tenth"
+        yield Problem("--resource seconds needs to know how long a trial may last", "--resource seconds", fix)
 
 
 def submitting_needs_an_address(draft: Draft) -> Iterator[Problem]:
@@ -62,6 +72,7 @@ class SearchSettings(RunFlags):
     rules: ClassVar[tuple[Rule, ...]] = (
         *RunFlags.rules,
         time_budget_is_a_duration,
+        seconds_need_a_budget,
         submitting_needs_an_address,
         one_gpu_per_trial,
     )
@@ -84,6 +95,12 @@ class SearchSettings(RunFlags):
     """GPUs of a trial, at most 1; 0.5 lets two trials share one."""
     scheduler: Annotated[str, About("Search", choices=tuple(SCHEDULERS), table="schedulers")] = "asha"
     """Trial scheduler: what ends poor trials early."""
+    resource: Annotated[Literal["epochs", "seconds"], About("Search")] = "epochs"
+    """Resource that trials are given and compared at: with seconds, a fast net has more steps."""
+    trial_budget: Annotated[
+        str | None, MinLen(1), About("Search", absent="a tenth of timeBudget, where trials are compared in seconds")
+    ] = None
+    """Time budget of a trial, such as 90s or 10m (--resource seconds)."""
     grace_period: Annotated[
         int | None, Ge(1), About("Search", unit="epochs", absent="3, or as long as the warm-up")
     ] = None
@@ -115,6 +132,16 @@ class SearchSettings(RunFlags):
     def time_budget_s(self) -> float | None:
         """The time budget in seconds."""
         return seconds_of(self.time_budget) if self.time_budget else None
+
+    @property
+    def trial_budget_s(self) -> float | None:
+        """The time budget of a trial in seconds; None where trials have epochs."""
+        if self.resource == "epochs":
+            return None
+        if self.trial_budget is not None:
+            return seconds_of(self.trial_budget)
+        assert self.time_budget_s is not None  # noqa: S101 - a rule sees to it
+        return self.time_budget_s / TRIALS_OF_A_BUDGET
 
     def given_run_flags(self) -> dict[str, Any]:
         """The flags of ``train`` that were set explicitly, by flag name."""

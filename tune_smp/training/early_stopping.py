@@ -19,7 +19,7 @@ class EarlyStopping:
     before. With ``min_delta`` 0 every fall counts, standing still does not. A loss that is not finite never counts.
     """
 
-    patience: int
+    patience: float  # infinite: never
     min_delta: float
     best_loss: float = math.inf
     epochs_without_improvement: int = 0

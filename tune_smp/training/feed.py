@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -20,6 +21,11 @@ from tune_smp.data.store.image_store import ImageStore
 from tune_smp.settings.run import RunSettings
 from tune_smp.training.seeding import seed_of
 from tune_smp.training.step import Tiles
+
+STEPS_AT_ONCE = 256
+"""Steps whose tiles are drawn at once where an epoch has no fixed number of them."""
+EPOCHS_APART = 1_000_000
+"""More than the epochs of any run: tiles of an epoch's second round are drawn with numbers that no epoch has."""
 
 
 class TileFeed:
@@ -66,13 +72,17 @@ class TileFeed:
         """Tiles in one pass over the training regions."""
         return replace(self._training, batch_size=1, steps_per_epoch=None).steps
 
-    def training(self, epoch: int) -> Iterator[Tiles]:
-        """The batches of one epoch, augmented."""
+    def training(self, epoch: int, *, without_end: bool = False) -> Iterator[Tiles]:
+        """The batches of one epoch, augmented; ``without_end``: as many as are taken."""
         random_numbers = torch.Generator().manual_seed(seed_of(self._seed, epoch))
-        for batch in self._training.epoch(epoch):
+        for batch in self._without_end(epoch) if without_end else self._training.epoch(epoch):
             tiles = self._on_device(batch)
             images, masks = self._augment(tiles.images, tiles.masks, random_numbers)
             yield Tiles(images.contiguous(memory_format=torch.channels_last), masks, tiles.has_ignored)
+
+    def _without_end(self, epoch: int) -> Iterator[Batch]:
+        for round_number in itertools.count():
+            yield from replace(self._training, steps_per_epoch=STEPS_AT_ONCE).epoch(epoch + round_number * EPOCHS_APART)
 
     def plain_training(self, epoch: int, *, tiles: int, batch_size: int) -> Iterator[Tiles]:
         """At least so many random tiles of the training images as validation would see them: not augmented, and

@@ -45,7 +45,7 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, A
 
 
 def learning_rate(settings: RunSettings, progress: float) -> float:
-    """The learning rate after a share ``progress``, in [0, 1], of all steps that ``maxEpochs`` allows.
+    """The learning rate after a share ``progress``, in [0, 1], of all steps that ``maxEpochs`` or the time allows.
 
     A run that is stopped early, by patience or by a scheduler, has had the learning rates that it would have had.
     """

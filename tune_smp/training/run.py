@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ from tune_smp.training.pretrained import adopt_weights, load_earlier_run, optimi
 from tune_smp.training.run_state import EpochReport, RunState, Used
 from tune_smp.training.seeding import seeded
 from tune_smp.training.step import Tiles, TrainingStep
+from tune_smp.training.time_budget import TimeBudget
 from tune_smp.training.validation import NOT_VALIDATED, Validation, better, validate
 
 TILES_FOR_STATISTICS = 128
@@ -49,9 +50,11 @@ class TrainingRun:
         *,
         device: torch.device | None = None,
         state: RunState | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """``state``, an earlier ``state_dict`` of this run: resume there, without fetching encoder weights, reading
-        the model that ``--pretrainedModel`` names, or measuring a batch size.
+        the model that ``--pretrainedModel`` names, or measuring a batch size. ``clock`` counts the seconds of epochs
+        and of ``--timeBudget``.
 
         Raises SettingsError, DataError or ResourceError where this cannot be trained here.
         """
@@ -69,13 +72,17 @@ class TrainingRun:
         self.model = self._new_model(load_weights=starts_from_weights)
         self.step = self._new_step(self.model)
 
+        self._clock = clock
+        budget = settings.time_budget_s
+        self._budget = None if budget is None else TimeBudget(budget, epochs=settings.most_epochs, clock=clock)
+        self.steps = 0  # of this run
         self.epoch = 0
         self.epochs_before = 0  # of the earlier run that this one continues
         self.best_epoch = 0
         self.best_metric = math.nan
         self.stop: str | None = None
         self.history: list[EpochReport] = []
-        self._stopping = EarlyStopping(settings.patience, settings.min_delta)
+        self._stopping = EarlyStopping(settings.resolved_patience, settings.min_delta)
         self._best_weights: dict[str, Tensor] | None = None  # None: those of the model as it is
         self._notes: tuple[str, ...] = ()
         self._thresholds: tuple[float, ...] | None = None  # the best ones
@@ -97,7 +104,7 @@ class TrainingRun:
         is_gpu = self.device.type == "cuda"
         return {
             "batchSize": self.batch_size,
-            "stepsPerEpoch": self.feed.steps,
+            "stepsPerEpoch": self.feed.steps if self._budget is None else round(self.steps / max(self._epochs_done, 1)),
             "tileSize": self.settings.resolved_tile_size,
             "learningRate": self.settings.resolved_learning_rate,
             "weightDecay": float(group.get("weight_decay", 0.0)),
@@ -123,16 +130,18 @@ class TrainingRun:
         """
         if self.stop is not None:
             raise RuntimeError(f"the run has ended: {self.stop}")
-        started = time.perf_counter()
+        started = self._clock()
         self._keep_best_weights()
         self.epoch += 1
+        if self._budget is not None:
+            self._budget.begin_epoch()
 
         with seeded(self.settings.seed, self.epoch, self.device):
             train_loss = self._train_epoch()
         validation, weights = self._validate_epoch() if math.isfinite(train_loss) else (NOT_VALIDATED, None)
         self._judge(train_loss, validation, weights)
 
-        report = self._report(train_loss, validation, seconds=time.perf_counter() - started)
+        report = self._report(train_loss, validation, seconds=self._clock() - started)
         self.history.append(report)
         return report
 
@@ -148,10 +157,14 @@ class TrainingRun:
         self.model.train()
         # Added up on the device and read once: every reading makes the host wait.
         total = torch.zeros((), dtype=torch.float64, device=self.device)
-        for number, tiles in enumerate(self.feed.training(self.epoch)):
-            set_learning_rate(self.step.optimizer, self._learning_rate(number))
+        before = self.steps
+        for tiles in self.feed.training(self.epoch, without_end=self._budget is not None):
+            set_learning_rate(self.step.optimizer, self._learning_rate())
             total += self.step(tiles)
-        return total.item() / self.feed.steps
+            self.steps += 1
+            if self._budget is not None and self._budget.has_trained_enough():
+                break
+        return total.item() / (self.steps - before)
 
     def _validate_epoch(self) -> tuple[Validation, dict[str, Tensor] | None]:
         """The result of the epoch, and the weights that it belongs to, None for the model as it is.
@@ -160,19 +173,31 @@ class TrainingRun:
         better of both counts.
         """
         validation = self.validate()
-        steps = (self.epoch - self.epochs_before) * self.feed.steps
-        if not remembers_its_start(self.model, steps):
+        if self._budget is not None:
+            self._budget.validated()
+        if not remembers_its_start(self.model, self.steps) or not self._has_time_for_statistics():
             return validation, None
         size = max(2, self.step.piece_size(self.batch_size))
         tiles = self.feed.plain_training(self.epoch, tiles=TILES_FOR_STATISTICS, batch_size=size)
-        images = (batch.images for batch in tiles)
         with (
             seeded(self.settings.seed, self.epoch, self.device),
             self.step.in_format(),
-            statistics_of(self.model, images),
+            statistics_of(self.model, self._images_in_time(tiles)),
         ):
             counts = better(validation, self.validate())
             return counts, None if counts is validation else _copied(self.model)
+
+    def _has_time_for_statistics(self) -> bool:
+        """They cost, with the validation that follows, at most twice what validation costs where time is limited."""
+        return self._budget is None or self._budget.has_time_for(2 * self._budget.validation)
+
+    def _images_in_time(self, tiles: Iterable[Tiles]) -> Iterator[Tensor]:
+        """The images of the batches, with a time budget no more than take as long as a validation."""
+        started = self._clock()
+        for batch in tiles:
+            yield batch.images
+            if self._budget is not None and self._clock() - started > self._budget.validation:
+                return
 
     def _judge(self, train_loss: float, validation: Validation, weights: dict[str, Tensor] | None) -> None:
         """Whether this epoch, with these weights, is the best so far, and whether it was the last."""
@@ -186,7 +211,8 @@ class TrainingRun:
         self.stop = self._reason_to_stop()
 
     def _reason_to_stop(self) -> str | None:
-        if self.epoch - self.epochs_before >= self.settings.max_epochs:
+        is_done = self._epochs_done >= self.settings.max_epochs if self._budget is None else self._budget.is_over
+        if is_done:
             return "completed"
         return "early_stopped" if self._stopping.is_over else None
 
@@ -201,7 +227,7 @@ class TrainingRun:
             val_accuracy=metrics.accuracy,
             val_recall=metrics.recall,
             val_precision=metrics.precision,
-            learning_rate=self._learning_rate(self.feed.steps - 1),
+            learning_rate=self.step.optimizer.param_groups[0]["lr"],
             seconds=seconds,
             metric=validation.metric,
             thresholds=validation.thresholds,
@@ -212,10 +238,16 @@ class TrainingRun:
             batch_size=self.batch_size,
         )
 
-    def _learning_rate(self, step: int) -> float:
-        """Return the rate of step ``step``, from 0, of the current epoch."""
-        epochs_done = self.epoch - self.epochs_before - 1 + step / self.feed.steps
-        return learning_rate(self.settings, epochs_done / self.settings.max_epochs)
+    @property
+    def _epochs_done(self) -> int:
+        """Epochs of this run, without those of the one that it continues."""
+        return self.epoch - self.epochs_before
+
+    def _learning_rate(self) -> float:
+        """Return the rate of the next step."""
+        if self._budget is not None:
+            return learning_rate(self.settings, self._budget.progress)
+        return learning_rate(self.settings, self.steps / (self.feed.steps * self.settings.max_epochs))
 
     def state_dict(self) -> RunState:
         """Return the state of the run: numbers, text, tensors, and containers of these.
@@ -228,6 +260,8 @@ class TrainingRun:
             "batch_size": self.batch_size,
             "epoch": self.epoch,
             "epochs_before": self.epochs_before,
+            "steps": self.steps,
+            "budget": None if self._budget is None else self._budget.state_dict(),
             "best_epoch": self.best_epoch,
             "best_metric": self.best_metric,
             "stop": self.stop,
@@ -248,6 +282,11 @@ class TrainingRun:
             raise DataError(Problem(f"the stored state is of {shape}, this run trains {self.shape}", fix=fix))
         self.feed.batch_size = state["batch_size"]
         self.epoch, self.epochs_before = state["epoch"], state["epochs_before"]
+        # A checkpoint of an older version counts epochs alone, which had all one length.
+        self.steps = state.get("steps", self._epochs_done * self.feed.steps)
+        budget = state.get("budget")
+        if self._budget is not None and budget is not None:
+            self._budget.load_state_dict(budget)
         self.best_epoch, self.best_metric = state["best_epoch"], state["best_metric"]
         self.history = list(state["history"])
         self._notes = tuple(state["notes"])

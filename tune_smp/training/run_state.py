@@ -68,16 +68,18 @@ class StepState(TypedDict):
 class RunState(StepState):
     """The state of a run after an epoch.
 
-    ``shape`` is ``ModelShape.to_json``; ``epoch`` counts those of an earlier run
-    (``epochs_before``) too. ``best_epoch`` is 0 and ``best_metric`` NaN while no epoch
-    had finite losses. ``model`` are the weights after the last epoch, ``best_model`` those of the best one, on the CPU;
-    None where that is the last one as it is. Checkpoints of older versions lack ``used``.
+    ``shape`` is ``ModelShape.to_json``; ``epoch`` counts those of an earlier run (``epochs_before``) too, ``steps`` do
+    not. ``budget`` is what is spent of a time budget. ``best_epoch`` is 0 and ``best_metric`` NaN while no epoch had
+    finite losses. ``model`` are the weights after the last epoch, ``best_model`` those of the best one, on the CPU;
+    None where that is the last one as it is. Checkpoints of older versions lack ``used``, ``steps`` and ``budget``.
     """
 
     shape: dict[str, Any]
     batch_size: int
     epoch: int
     epochs_before: int
+    steps: NotRequired[int]
+    budget: NotRequired[dict[str, float] | None]
     best_epoch: int
     best_metric: float
     stop: str | None

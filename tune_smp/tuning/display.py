@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -295,11 +296,17 @@ class Display(Listener):
 
 
 class RunDisplay(Display):
-    """Shows a single run: every epoch has its line, above the display of a terminal too."""
+    """Shows a single run: every epoch has its line, above the display of a terminal too.
+
+    ``time_budget_s`` is the run's own, of which earlier sessions have spent a part.
+    """
+
+    _run_seconds = math.nan  # of all sessions, at the end of the last epoch
 
     @override
     def epoch_ended(self, number: int, result: EpochResult) -> None:
         super().epoch_ended(number, result)
+        self._run_seconds = result["run_seconds"]
         if number in self._state.running:
             last_epoch = result["epochs_before"] + self._state.running[number].record.max_epochs
             self._print(epoch_line(result, metric_name=self._metric_name, last_epoch=last_epoch))
@@ -323,7 +330,10 @@ class RunDisplay(Display):
             return {"time": duration(now - self._began, rough=True)}
         epochs, most = trial.record.epochs, trial.record.max_epochs
         pace = (now - trial.since) / len(trial.metrics) if trial.metrics else None
-        left = left_text(None if pace is None else pace * (most - epochs), budget=None)
+        seconds = None if pace is None else pace * (most - epochs)
+        if pace is not None and self._time_budget_s is not None:
+            seconds = max(self._time_budget_s - self._run_seconds, 0.0)
+        left = left_text(seconds, budget=None)
         curve = "" if self._console.options.ascii_only else spark(trial.metrics)
         return {
             self._metric_name: "  ".join(filter(None, (best_text(trial.record, default=None, named=False), curve))),

@@ -92,7 +92,7 @@ class SingleTrial(Ledger):
         curve = tuple(self._curve.values())
         best_epoch = curve.index(curve[-1]) + 1 if curve else None
         state = "running" if self._asked else self._state
-        most = self._settings.max_epochs
+        most = self._settings.most_epochs
         return TrialRecord(number, state, {}, most, curve, best_epoch, self._seconds, self._reason)
 
     @override

@@ -17,7 +17,7 @@ from tune_smp.settings.base import Draft
 from tune_smp.settings.encoder_choice import chosen_encoder
 from tune_smp.settings.fields import flags_of
 from tune_smp.settings.rules import pair_can_be_built, tile_fits
-from tune_smp.settings.run import RunSettings
+from tune_smp.settings.run import EPOCHS_OF_A_BUDGET, RunSettings
 
 Scalar = str | int | float | bool
 Point = dict[str, Scalar]
@@ -93,6 +93,10 @@ class SearchSpace:
         parameters = tuple(parameter for parameter in self.parameters if parameter.flag not in given)
         fixed = {flag: value for flag, value in self.fixed.items() if flag not in given}
         return dataclasses.replace(self, given=dict(given), fixed=fixed, parameters=parameters)
+
+    def without_fixed(self, flag: str) -> SearchSpace:
+        """The space without what it fixes of this flag."""
+        return dataclasses.replace(self, fixed={name: value for name, value in self.fixed.items() if name != flag})
 
     @functools.cached_property
     def constant(self) -> Mapping[str, Any]:
@@ -189,8 +193,13 @@ class SearchSpace:
         return str(next(model for model in models if fits(str(model), encoder, None)))
 
     def most_epochs(self) -> int:
-        """The largest ``maxEpochs`` that a trial may have."""
-        return int(max(self.possible("maxEpochs")))
+        """The largest number of epochs that a trial may have."""
+        is_divided = self.constant["timeBudget"] is not None and "maxEpochs" not in (
+            *self.searched,
+            *self.fixed,
+            *self.given,
+        )
+        return EPOCHS_OF_A_BUDGET if is_divided else int(max(self.possible("maxEpochs")))
 
     def longest_warmup(self) -> int:
         """Epochs until the learning rate of the slowest trial is at its full height."""

@@ -104,7 +104,7 @@ class Study:
             raise
         if MAX_EPOCHS not in trial.user_attrs:
             with self._journal.deferred():
-                trial.set_user_attr(MAX_EPOCHS, settings.max_epochs)
+                trial.set_user_attr(MAX_EPOCHS, settings.most_epochs)
         earlier = self._frozen(trial.number).intermediate_values
         self._reported[trial.number] = set(earlier)
         return AskedTrial(trial.number, settings, flags, tuple(earlier[epoch] for epoch in sorted(earlier)))

@@ -111,7 +111,7 @@ def _tuner(
     stop: LastEpochs,
 ) -> tune.Tuner:
     def config(trial_id: str, asked: AskedTrial) -> dict[str, Any]:
-        replay(plan.scheduler, trial_id, asked.number, asked.curve)
+        replay(plan.scheduler, trial_id, ledger.record(asked.number))
         return {"trial": config_of(asked)}
 
     def room() -> int:

@@ -48,26 +48,39 @@ def resume(
     with claimed(output_dir) as folder, logged(folder.logs, "resume"):
         if read_json(folder.settings)["command"] == "search":
             task = _search_in(folder, dashboard, num_trials=num_trials, time_budget=time_budget)
-        elif num_trials or time_budget:
-            problem = "--numTrials and --timeBudget are for a search, and this folder holds a train"
-            raise SettingsError(Problem(problem, str(output_dir), "leave them out"))
+        elif num_trials:
+            problem = "--numTrials is for a search, and this folder holds a train"
+            raise SettingsError(Problem(problem, str(output_dir), "leave it out"))
         else:
-            task = _run_in(folder, dashboard)
+            task = _run_in(folder, dashboard, time_budget=time_budget)
         if task is None:
             return None
         task.listeners = listeners
         return run_task(task)
 
 
-def _run_in(folder: RunFolder, dashboard: Mapping[str, Any]) -> Task | None:
-    """The run in the folder; None where it is finished."""
-    settings = RunSettings.from_json(read_json(folder.settings)["settings"]).with_changes(**dashboard)
+def _run_in(folder: RunFolder, dashboard: Mapping[str, Any], *, time_budget: str | None) -> Task | None:
+    """The run in the folder, with this time in all; None where it is finished."""
+    record = read_json(folder.settings)
+    settings = RunSettings.from_json(record["settings"])
+    if time_budget is not None:
+        settings = _with_more_time(settings, time_budget)
+        write_json(folder.settings, {**record, "settings": settings.to_json()})
+    settings = settings.with_changes(**dashboard)
     require_onnx(settings)
     if folder.is_finished():
         note([f"the run in {folder.path} is finished ({folder.state()}): nothing to resume"])
         write_onnx(settings, folder)
         return None
     return FixedRun(settings, folder, reopen(settings, folder))
+
+
+def _with_more_time(settings: RunSettings, time_budget: str) -> RunSettings:
+    """Raises SettingsError where the run counts epochs: its schedule would jump."""
+    if settings.time_budget is None:
+        problem = "the run in this folder was started without --timeBudget: it has a number of epochs"
+        raise SettingsError(Problem(problem, f"--timeBudget {time_budget}", "leave it out"))
+    return settings.with_changes(time_budget=time_budget)
 
 
 def _search_in(

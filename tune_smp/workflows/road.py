@@ -30,6 +30,7 @@ from tune_smp.workflows.searching import (
     settings_record,
     space_under,
     with_fixed,
+    with_trial_budget,
 )
 from tune_smp.workflows.starting_weights import adopt_pretrained, check_pretrained, fetch_encoder_weights
 from tune_smp.workflows.task import Best, Task
@@ -58,7 +59,7 @@ def search(settings: SearchSettings, *, listeners: Sequence[Listener] = ()) -> S
     Raises SettingsError, DataError, ResourceError; NoTrialSucceededError when no trial gave a model;
     InterruptedRunError after Ctrl-C or SIGTERM, with the best so far exported.
     """
-    settings = adopt_pretrained(settings)
+    settings = with_trial_budget(adopt_pretrained(settings))
     space = space_under(read_space(settings.search_space), settings)
     if settings.warm_start is not None:
         earlier_records(settings.warm_start)  # found wrong now, not when everything has begun

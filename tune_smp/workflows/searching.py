@@ -59,6 +59,13 @@ def with_fixed(settings: SearchSettings, space: SearchSpace) -> SearchSettings:
     return settings.with_changes(**fixed) if fixed else settings
 
 
+def with_trial_budget(settings: SearchSettings) -> SearchSettings:
+    """The settings with the time of a trial spelled out: it stays as it is when the search is given more time."""
+    if settings.trial_budget_s is None or settings.trial_budget is not None:
+        return settings
+    return settings.with_changes(trial_budget=f"{settings.trial_budget_s:g}s")
+
+
 def settings_record(settings: SearchSettings, space: SearchSpace) -> dict[str, Any]:
     """Return what settings.json holds: the values under the space, and the flags that the command line gave."""
     return {**with_fixed(settings, space).to_json(), "given": settings.to_json()["given"]}
@@ -67,6 +74,9 @@ def settings_record(settings: SearchSettings, space: SearchSpace) -> dict[str, A
 def space_under(space: SearchSpace, settings: SearchSettings) -> SearchSpace:
     """The space under the command line, checked whole."""
     given = settings.given_run_flags()
+    if settings.trial_budget is not None:
+        space = space.without_fixed("stepsPerEpoch")  # the time says how many
+        given["timeBudget"] = settings.trial_budget
     overridden = [flag for flag in space.searched if flag in given]
     narrowed = space.with_flags(given)
     check_space(narrowed)
@@ -160,14 +170,22 @@ class SpaceSearch(Task):
         )
 
     def _plan(self, share: TrialShare) -> SearchPlan:
-        from tune_smp.tuning.pruning import build_scheduler, default_grace_period  # noqa: PLC0415  imports ray
+        from tune_smp.tuning.pruning import (  # noqa: PLC0415  imports ray
+            EPOCHS,
+            SECONDS,
+            Resource,
+            build_scheduler,
+            default_grace_period,
+        )
         from tune_smp.tuning.tuner import SearchPlan  # noqa: PLC0415
 
+        budget = self.settings.trial_budget_s
         scheduler = build_scheduler(
             self.settings.scheduler,
             most_epochs=self.space.most_epochs(),
             grace_period=self.settings.grace_period or default_grace_period(self.space),
             reduction_factor=self.settings.reduction_factor,
+            resource=EPOCHS if budget is None else Resource(SECONDS, budget / self.space.most_epochs()),
         )
         return SearchPlan(
             trials=self.settings.planned_trials,

@@ -46,7 +46,13 @@ class FixedRun(Task):
             TrialShare(resources.cpus, min(1.0, resources.gpus), concurrency=1),
             self._trial,
             SearchPlan(1, no_scheduler(), storage=trials.parent, name=trials.name, room=lambda: 1),
-            RunDisplay(output.console, metric_name=metric, num_trials=1, dashboard_url=resources.dashboard_url),
+            RunDisplay(
+                output.console,
+                metric_name=metric,
+                num_trials=1,
+                dashboard_url=resources.dashboard_url,
+                time_budget_s=self.settings.time_budget_s,
+            ),
             [self._keeper, NotePrinter(self.folder), GaugeKeeper()],
         )
 
