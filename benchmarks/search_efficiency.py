@@ -2,7 +2,7 @@
 
 ``data/quick_nuclei_curves.csv`` holds the complete learning curves of random configurations of the space ``quick`` on
 the 200 nuclei images, as an earlier ``record_curves.py`` recorded them. A search is replayed on that table: what is
-proposed becomes the nearest configuration of the table that was not tried yet, and reports its curve epoch by epoch. Two
+proposed becomes the nearest configuration of the table not tried yet, and reports its curve epoch by epoch. Two
 trials run at once, as on two CPU cores.
 
     python benchmarks/search_efficiency.py [--seeds 50] [--table FILE]

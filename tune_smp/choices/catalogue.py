@@ -77,7 +77,7 @@ random  every encoder can start from random weights"""
 ARCHITECTURES_EXPLAINED = """\
 divides  height and width of a tile are multiples of these px, and at least the smallest
 depth    --encoderDepth: how often its encoder halves the image; the last is its own
-width    --decoderChannels: its own, and a number that divides all others; -: it follows from the encoder
+width    --decoderChannels: its own, and what all are multiples of; -: it follows from the encoder
 not_with families of encoders that do not go with it"""
 
 
