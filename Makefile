@@ -45,7 +45,7 @@ bench: install
 
 bench-search: install
 	$(BIN)/python benchmarks/search_overhead.py
-	$(BIN)/python benchmarks/search_efficiency.py
+	$(BIN)/python -m benchmarks.search_efficiency
 
 manifests: install
 	$(BIN)/python -m tune_smp.manifests

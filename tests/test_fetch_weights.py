@@ -25,6 +25,8 @@ def test_random_weights_and_spaces_without_others_need_nothing(capsys: pytest.Ca
     assert told == [
         "nothing to fetch: ResNet,resnet18,random",
         "nothing to fetch: MobileNet,timm-mobilenetv3_small_100,random",
+        "nothing to fetch: MobileNet,tu-mobilenetv4_conv_small_050,random",
+        "nothing to fetch: RegNet(x/y),timm-regnetx_002,random",
     ], "each encoder once"
 
 

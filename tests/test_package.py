@@ -62,6 +62,7 @@ def test_the_wheel_holds_all_that_is_read_at_run_time(repository: Path, tmp_path
         "tune_smp/results/model_card.md.j2",
     } <= names
     assert {f"tune_smp/search_spaces/{space.name}" for space in SPACES} <= names
+    assert {f"tune_smp/search_spaces/portfolio/{space.name}" for space in SPACES} <= names
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/"))]
 
 

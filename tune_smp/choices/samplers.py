@@ -17,6 +17,7 @@ class SamplerChoice:
 
 _ROWS = (
     SamplerChoice("tpe", "tree-structured Parzen estimator: learns from the trials that ended"),
+    SamplerChoice("prior", "around the default, around the best so far, and a third anywhere; for a few trials"),
     SamplerChoice("random", "independent draws; learns nothing"),
     SamplerChoice("quasirandom", "a scrambled Sobol sequence, which covers the space evenly; learns nothing"),
 )

@@ -109,6 +109,9 @@ class SearchSettings(RunFlags):
     """Reduction factor of ASHA: one trial in so many reaches the next rung."""
     sampler: Annotated[str, About("Search", choices=tuple(SAMPLERS), table="samplers")] = "tpe"
     """Sampler: how the next point is chosen, from what the earlier trials taught, or not."""
+    portfolio: Annotated[str, MinLen(1), About("Search")] = "auto"
+    """Portfolio: configurations tried right after the default; auto takes those of the space, none has none, a path
+    names a YAML file like search_spaces/portfolio/*."""
     warm_start: Annotated[Path | None, AbsolutePath, About("Search", absent="nothing", folder="read")] = None
     """Warm start: output folder of an earlier search, whose best trials are tried first."""
     address: Annotated[str | None, MinLen(1), About("Search", absent="a Ray of its own on this machine")] = None

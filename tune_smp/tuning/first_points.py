@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tune_smp.settings.run import RunSettings
@@ -77,7 +77,12 @@ def earlier_values(space: SearchSpace, records: Sequence[TrialRecord]) -> list[d
     return points
 
 
-def _values_in(space: SearchSpace, flags: Point) -> dict[str, Scalar] | None:
+def completed_values(space: SearchSpace, flags: Mapping[str, Scalar]) -> dict[str, Scalar] | None:
+    """The flags by domain name, and the default's values where a flag is missing; None where one lies outside."""
+    return _values_in(space, flags, complete=True)
+
+
+def _values_in(space: SearchSpace, flags: Mapping[str, Scalar], *, complete: bool = False) -> dict[str, Scalar] | None:
     """The flags by domain name, None where one of them lies outside the space."""
     picked: dict[str, Scalar] = {}
     outside: list[str] = []
@@ -85,7 +90,10 @@ def _values_in(space: SearchSpace, flags: Point) -> dict[str, Scalar] | None:
     def suggest(name: str, domain: Domain) -> Scalar:
         wanted = flags.get(flag_of(name))
         if wanted is None:
-            return nearest_value(domain, _default(space, flag_of(name), values_by_flag(picked)))
+            value = nearest_value(domain, _default(space, flag_of(name), values_by_flag(picked)))
+            if complete:
+                picked[name] = value
+            return value
         value = nearest_value(domain, wanted)
         if value != wanted:
             outside.append(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import optuna
 
+from tune_smp.tuning.prior_sampler import PriorSampler
 from tune_smp.tuning.study import quiet
 
 FEWEST_TO_LEARN_FROM = 4
@@ -13,13 +14,15 @@ FEWEST_TO_LEARN_FROM = 4
 def build_sampler(
     name: str, *, seed: int, concurrency: int, start: int = FEWEST_TO_LEARN_FROM
 ) -> optuna.samplers.BaseSampler:
-    """The sampler ``tpe``, ``random`` or ``quasirandom``.
+    """The sampler ``tpe``, ``prior``, ``random`` or ``quasirandom``.
 
     ``concurrency`` trials run at once. TPE needs trials to learn from, and those that start together cannot learn from
     each other: its random ``start`` takes at least twice the concurrency.
     """
     if name == "random":
         return optuna.samplers.RandomSampler(seed=seed)
+    if name == "prior":
+        return PriorSampler(seed)
     with quiet():
         if name == "quasirandom":
             return optuna.samplers.QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False)

@@ -17,6 +17,7 @@ from tune_smp.settings.run import RunFlags, RunSettings
 from tune_smp.settings.search import SearchSettings
 from tune_smp.tuning.ledger import Ledger
 from tune_smp.tuning.listeners import Listener
+from tune_smp.tuning.portfolio import read_portfolio
 from tune_smp.tuning.space_file import read_space
 from tune_smp.tuning.space_records import as_json
 from tune_smp.tuning.trial_record import TrialRecord
@@ -61,8 +62,10 @@ def search(settings: SearchSettings, *, listeners: Sequence[Listener] = ()) -> S
     """
     settings = with_trial_budget(adopt_pretrained(settings))
     space = space_under(read_space(settings.search_space), settings)
+    # Found wrong now, not when everything has begun.
+    read_portfolio(settings.portfolio, space)
     if settings.warm_start is not None:
-        earlier_records(settings.warm_start)  # found wrong now, not when everything has begun
+        earlier_records(settings.warm_start)
     with _new_folder(settings, "search") as folder:
         record = settings_record(settings, space)
         settings = with_fixed(settings, space)

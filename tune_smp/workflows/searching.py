@@ -18,6 +18,7 @@ from tune_smp.results.summary import Summary
 from tune_smp.settings.command_line import words_for
 from tune_smp.settings.run import RunSettings
 from tune_smp.settings.search import SearchSettings
+from tune_smp.texts import counted
 from tune_smp.tuning.ledger import Ledger
 from tune_smp.tuning.listeners import Listener
 from tune_smp.tuning.space import ENCODER, FLAGS, MODEL, SearchSpace
@@ -297,6 +298,7 @@ def _best_line(summary: Summary) -> str:
 def open_study(settings: SearchSettings, space: SearchSpace, folder: RunFolder, *, concurrency: int) -> Study:
     """The study in the folder, or a new one that begins with the plain default and what ``--warmStart`` adds."""
     from tune_smp.tuning.first_points import default_values, earlier_values  # noqa: PLC0415  imports optuna
+    from tune_smp.tuning.portfolio import portfolio_values, read_portfolio  # noqa: PLC0415
     from tune_smp.tuning.sampler import build_sampler  # noqa: PLC0415
     from tune_smp.tuning.study import Study  # noqa: PLC0415
 
@@ -314,6 +316,13 @@ def open_study(settings: SearchSettings, space: SearchSpace, folder: RunFolder, 
         if settings.warm_start is not None:
             first += earlier_values(space, earlier_records(settings.warm_start))
             note([_warm_start_note(settings.warm_start, fitting=len(first) - 1)])
+        known = portfolio_values(space, read_portfolio(settings.portfolio, space))
+        if known:
+            configurations = counted(len(known), "configuration")
+            note(
+                [f"tried early: {configurations} that did well on other collections (--portfolio none leaves them out)"]
+            )
+        first += known
         study.begin(first)
     return study
 
