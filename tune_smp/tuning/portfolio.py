@@ -7,13 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
 from tune_smp.errors import Problem, SettingsError, nearest
 from tune_smp.tuning.first_points import completed_values
 from tune_smp.tuning.space import FLAGS, Scalar, SearchSpace
-from tune_smp.tuning.space_file import named_spaces
+from tune_smp.tuning.space_file import load_yaml, named_spaces
 
 AUTO, NONE = "auto", "none"
 
@@ -33,8 +30,8 @@ def read_portfolio(name: str, space: SearchSpace) -> list[Mapping[str, Scalar]]:
     else:
         path = Path(os.path.expanduser(name))  # noqa: PTH111 - Path's own raises for an unknown user
     try:
-        content = YAML(typ="safe").load(path.read_text("utf-8-sig"))
-    except (OSError, UnicodeDecodeError, YAMLError, ValueError, RecursionError) as error:
+        content = load_yaml(path.read_text("utf-8-sig"))
+    except (OSError, ValueError) as error:
         fix = f"pass {AUTO}, {NONE}, or a YAML file like those in search_spaces/portfolio"
         reason = str(error).splitlines()[0]
         raise SettingsError(Problem(f"the portfolio cannot be read: {reason}", f"--portfolio {name}", fix)) from error

@@ -79,6 +79,14 @@ def parse_space(text: str, *, name: str) -> SearchSpace:
     return reader.read(content, text)
 
 
+def load_yaml(text: str) -> Any:
+    """What the text says, in plain values. Raises ValueError where it is no YAML."""
+    try:
+        return YAML(typ="safe").load(text)
+    except (YAMLError, RecursionError) as error:
+        raise ValueError(str(error)) from error
+
+
 def _not_yaml(error: Exception, name: str) -> Problem:
     mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
     what = str(error.problem) if isinstance(error, MarkedYAMLError) and error.problem else str(error)
