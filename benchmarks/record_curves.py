@@ -9,6 +9,10 @@ Configuration 0 is the plain default, then come some that an expert would try, a
 What is recorded already is not run again; several processes share the work with ``--part``.
 
     python -m benchmarks.record_curves --data COLLECTIONS [--collections membrane-binary] [--part 0/2]
+    python -m benchmarks.record_curves --report
+
+``--report`` prints what each change of `CHANGES` does to the metric on the images kept back, against `SENSIBLE`, paired
+by collection and seed.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ import optuna
 import torch
 from typing_extensions import override
 
+from benchmarks.ablations import show
 from benchmarks.kept_back import COLLECTIONS, rounded, scores, split
 from tune_smp.data.opening import find_collection, open_store
 from tune_smp.training.run import TrainingRun
@@ -157,13 +162,32 @@ def record(data: Path, collection: str, point: Mapping[str, Scalar], seed: int) 
     return dict(zip(COLUMNS[1:], (seed, *columns, run.steps, *of_kept), strict=True))
 
 
+def report() -> None:
+    """Paired differences, with intervals over collections and seeds."""
+    kept: dict[tuple[int, str, str], float] = {}
+    for name in RECORDED:
+        with table_of(name).open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                kept[int(row["configuration"]), name, row["seed"]] = float(row["kept"] or 0.0)
+    for number, change in enumerate([{"the default": ""}, *CHANGES]):
+        if number == 1:
+            continue  # nothing is changed
+        runs = [(name, "", seed) for other, name, seed in kept if other == number and (1, name, seed) in kept]
+        words = ", ".join(f"{flag} {value}".rstrip() for flag, value in change.items())
+        show(words, runs, lambda run, number=number: kept[number, run[0], run[2]] - kept[1, run[0], run[2]])  # type: ignore[misc]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path, help="the folder of the collections")
+    parser.add_argument("--report", action="store_true", help="print what the tables say")
     parser.add_argument("--collections", default=",".join(RECORDED))
     parser.add_argument("--configurations", type=int, default=CONFIGURATIONS)
     parser.add_argument("--part", default="0/1", help="this process and how many there are: 0/2")
     arguments = parser.parse_args()
+    if arguments.report:
+        report()
+        return
     part, parts = map(int, arguments.part.split("/"))
     torch.set_num_threads(1)
     collections, data = arguments.collections.split(","), arguments.data.resolve()

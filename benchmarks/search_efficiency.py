@@ -31,7 +31,7 @@ from optuna.trial import TrialState
 from ray.tune.schedulers import TrialScheduler
 
 from benchmarks.curves import GROUPS, Curve, Row, learn_portfolio, read_rows
-from benchmarks.record_curves import RECORDED, SECONDS, SEEDS, recorded_space, table_of
+from benchmarks.record_curves import RECORDED, SECONDS, recorded_space, table_of
 from tune_smp.tuning.pruning import EPOCH, FEWEST_IN_RUNG, LEAST_GRACE, METRIC, Resource, build_scheduler
 from tune_smp.tuning.pruning import SECONDS as SPENT
 from tune_smp.tuning.sampler import FEWEST_TO_LEARN_FROM, build_sampler
@@ -233,7 +233,7 @@ def seconds_to(winners: Sequence[tuple[float, Row]], worth: float) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--searches", type=int, default=50)
-    parser.add_argument("--seeds", type=int, default=len(SEEDS), help="runs that a configuration must have")
+    parser.add_argument("--seeds", type=int, default=1, help="runs that a configuration must have")
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     space = recorded_space(Path("/"), RECORDED[0])

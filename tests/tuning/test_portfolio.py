@@ -77,6 +77,9 @@ def test_which_file_is_read(tmp_path: Path) -> None:
         ("configurations: {lossName: DiceLoss}", "a portfolio is a list of configurations"),
         ("configurations: [{}]", "a portfolio is a list of configurations"),
         ("configurations: [{losName: DiceLoss}]", "there is no flag 'losName'"),
+        ("configurations: [{learningRate: fast}]", "--learningRate must be a number > 0, got the text 'fast'"),
+        ("configurations: [{modelName: [Unet, FPN]}]", "--modelName has no choice"),
+        ("configurations: [{batchSize: 0}]", "--batchSize must be a whole number >= 1, got 0"),
     ],
 )
 def test_files_that_are_none(text: str | None, reason: str, tmp_path: Path) -> None:

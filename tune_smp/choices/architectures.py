@@ -20,7 +20,8 @@ class Architecture:
 
     ``encoder_depth`` is how often its encoder halves the image, ``least_depth`` the least that it can do with.
     ``decoder_channels`` is the width of its decoder, a multiple of ``channels_step``; None: that follows from the
-    encoder. ``halves_width``: that is the width of its decoder's coarsest level, and each finer one has half of it.
+    encoder. smp calls it ``width_argument``. ``halves_width``: it is the width of the decoder's coarsest level, and
+    each finer one has half of it.
     ``takes_attention``: its decoder can weigh its features.
     """
 
@@ -36,6 +37,7 @@ class Architecture:
     least_depth: int = 5
     decoder_channels: int | None = 256
     channels_step: int = 8
+    width_argument: str = "decoder_channels"
     halves_width: bool = False
     takes_attention: bool = False
 
@@ -55,20 +57,12 @@ class Architecture:
             arguments["decoder_attention_type"] = None if attention == NO_ATTENTION else attention
         if width is None:
             return arguments
-        match self.name:
-            case _ if self.halves_width:
-                arguments["decoder_channels"] = tuple(max(width >> level, LEAST_CHANNELS) for level in range(depth))
-            case "FPN":
-                arguments["decoder_pyramid_channels"] = width
-                arguments["decoder_segmentation_channels"] = width // 2
-            case "PSPNet":
-                arguments["psp_out_channels"] = width
-            case "Segformer":
-                arguments["decoder_segmentation_channels"] = width
-            case "DPT":
-                arguments["decoder_fusion_channels"] = width
-            case _:
-                arguments["decoder_channels"] = width
+        if self.halves_width:
+            arguments["decoder_channels"] = tuple(max(width >> level, LEAST_CHANNELS) for level in range(depth))
+        else:
+            arguments[self.width_argument] = width
+        if self.name == "FPN":
+            arguments["decoder_segmentation_channels"] = width // 2
         return arguments
 
 
@@ -108,7 +102,12 @@ _ROWS = (
         decoder_channels=None,
     ),
     # smp normalises half of these channels in groups of a 32nd.
-    Architecture("FPN", "feature pyramid; predicts at a quarter of the size and enlarges", channels_step=64),
+    Architecture(
+        "FPN",
+        "feature pyramid; predicts at a quarter of the size and enlarges",
+        channels_step=64,
+        width_argument="decoder_pyramid_channels",
+    ),
     Architecture(
         "PSPNet",
         "pyramid pooling on a shallow encoder; fast, coarse borders",
@@ -116,6 +115,7 @@ _ROWS = (
         encoder_depth=3,
         least_depth=3,
         decoder_channels=512,
+        width_argument="psp_out_channels",
     ),
     Architecture(
         "PAN",
@@ -141,13 +141,19 @@ _ROWS = (
         pools_to_one_pixel=True,
     ),
     Architecture("UPerNet", "feature pyramid with pyramid pooling on top", pools_to_one_pixel=True, least_depth=3),
-    Architecture("Segformer", "light decoder of per-pixel linear layers", least_depth=3),
+    Architecture(
+        "Segformer",
+        "light decoder of per-pixel linear layers",
+        least_depth=3,
+        width_argument="decoder_segmentation_channels",
+    ),
     Architecture(
         "DPT",
         "dense prediction transformer; the one for plain vision transformers",
         timm_only=True,
         encoder_depth=4,
         least_depth=4,
+        width_argument="decoder_fusion_channels",
     ),
 )
 

@@ -189,15 +189,16 @@ def focal_gamma_has_gradients(draft: Draft) -> Iterator[Problem]:
         )
 
 
-def time_budget_is_a_duration(draft: Draft) -> Iterator[Problem]:
-    """The time budget can be read as a length of time."""
-    text = draft.values.get("time_budget")
-    if text is not None and seconds_of(text) is None:
-        yield Problem(
-            f"--timeBudget must be a length of time above 0, got {text!r}",
-            where=draft.where("time_budget"),
-            fix="write 90m, 4h, 1h30m or a number of seconds",
-        )
+def durations_can_be_read(draft: Draft) -> Iterator[Problem]:
+    """Time budgets can be read as lengths of time."""
+    for field in ("time_budget", "trial_budget"):
+        text = draft.values.get(field)
+        if text is not None and seconds_of(text) is None:
+            yield Problem(
+                f"--{flag_name(field)} must be a length of time above 0, got {text!r}",
+                where=draft.where(field),
+                fix="write 90m, 4h, 1h30m or a number of seconds",
+            )
 
 
 def time_budget_decides_the_steps(draft: Draft) -> Iterator[Problem]:
@@ -220,7 +221,7 @@ RUN_RULES = (
     optimizer_takes_its_numbers,
     head_needs_a_model,
     precision_fits_device,
-    time_budget_is_a_duration,
+    durations_can_be_read,
     time_budget_decides_the_steps,
 )
 

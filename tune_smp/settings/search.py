@@ -15,7 +15,7 @@ from tune_smp.settings.base import Draft, Rule, Settings
 from tune_smp.settings.duration import seconds_of
 from tune_smp.settings.fields import About, flags_of
 from tune_smp.settings.folders import AbsolutePath
-from tune_smp.settings.rules import time_budget_is_a_duration
+from tune_smp.settings.rules import durations_can_be_read
 from tune_smp.settings.run import RunFlags
 
 DEFAULT_TRIALS = 32
@@ -31,15 +31,10 @@ TIME_BUDGET = About("Search", absent="until every trial has ended")
 def seconds_need_a_budget(draft: Draft) -> Iterator[Problem]:
     """Trials that are compared in seconds have a time to fill, others have not."""
     budget, in_seconds = draft.values.get("trial_budget"), draft.values.get("resource") == "seconds"
-    if budget is not None and seconds_of(budget) is None:
-        yield Problem(
-            f"--trialBudget must be a length of time above 0, got {budget!r}",
-            where=draft.where("trial_budget"),
-            fix="write 90s, 10m, 1h30m or a number of seconds",
-        )
     if budget is not None and not in_seconds:
         fix = "pass --resource seconds too, or leave --trialBudget out"
-        yield Problem("--trialBudget means something with --resource seconds only", "", fix)
+        where = draft.where("trial_budget")
+        yield Problem("--trialBudget means something with --resource seconds only", where, fix)
     if in_seconds and budget is None and draft.values.get("time_budget") is None:
         fix = "pass --trialBudget, such as 2m, or a --timeBudget, of which each trial has a tenth"
         yield Problem("--resource seconds needs to know how long a trial may last", "--resource seconds", fix)
@@ -71,7 +66,7 @@ class SearchSettings(RunFlags):
     command: ClassVar[str] = "search"
     rules: ClassVar[tuple[Rule, ...]] = (
         *RunFlags.rules,
-        time_budget_is_a_duration,
+        durations_can_be_read,
         seconds_need_a_budget,
         submitting_needs_an_address,
         one_gpu_per_trial,
@@ -159,7 +154,7 @@ class ResumeSettings(Settings):
     """Resuming what is in a folder; the numbers raise those that a search was started with."""
 
     command: ClassVar[str] = "resume"
-    rules: ClassVar[tuple[Rule, ...]] = (time_budget_is_a_duration,)
+    rules: ClassVar[tuple[Rule, ...]] = (durations_can_be_read,)
 
     output_dir: Annotated[Path, AbsolutePath, About(word="OUTPUT_DIR", folder="read")]
     """Output folder of an interrupted run or search."""
@@ -167,7 +162,8 @@ class ResumeSettings(Settings):
     num_trials: Annotated[int | None, Ge(1), About("Search", absent="as before")] = None
     """Number of trials of a search in all, more than before."""
     time_budget: Annotated[str | None, MinLen(1), About("Search", absent="as before")] = None
-    """Time budget after which every trial ends, such as 90m, 4h or 1h30m."""
+    """Time budget, such as 90m, 4h or 1h30m: of a search, after which every trial ends; of a train that was started
+    with one, in all."""
     dashboard: Annotated[bool | None, About("Machine", absent="as the run was started")] = None
     """Ray dashboard: start it with the run."""
     dashboard_host: Annotated[str | None, MinLen(1), About("Machine", absent="as before")] = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from tune_smp.errors import Problem, SettingsError, nearest
 from tune_smp.tuning.first_points import completed_values
 from tune_smp.tuning.space import FLAGS, Scalar, SearchSpace
 from tune_smp.tuning.space_file import load_yaml, named_spaces
+from tune_smp.tuning.space_values import wrong_values
 
 AUTO, NONE = "auto", "none"
 
@@ -19,7 +20,7 @@ def read_portfolio(name: str, space: SearchSpace) -> list[Mapping[str, Scalar]]:
     """The configurations, as flags with values: those that come with the space for ``auto``, or those of a file.
 
     None for ``none``, and where the space has none. Raises SettingsError where the file cannot be read, or names flags
-    that there are not.
+    or values that there are not.
     """
     if name == NONE:
         return []
@@ -56,8 +57,13 @@ def _configurations(content: Any, where: str) -> list[Mapping[str, Scalar]]:
     if not isinstance(rows, list) or not all(isinstance(row, dict) and row for row in rows):
         fix = "write configurations: and below it a list of flags with values, like those in search_spaces/portfolio"
         raise SettingsError(Problem("a portfolio is a list of configurations", where, fix))
-    unknown = {str(flag) for row in rows for flag in row if flag not in FLAGS}
-    if unknown:
-        problems = [Problem(f"there is no flag {flag!r}", where, nearest(flag, FLAGS)) for flag in sorted(unknown)]
-        raise SettingsError(problems)
+    problems = [problem for row in rows for flag, value in row.items() for problem in _wrong(str(flag), value)]
+    if problems:
+        raise SettingsError(dict.fromkeys(Problem(found.problem, where, found.fix) for found in problems))
     return rows
+
+
+def _wrong(flag: str, value: Any) -> Iterable[Problem]:
+    if flag not in FLAGS:
+        return [Problem(f"there is no flag {flag!r}", fix=nearest(flag, FLAGS))]
+    return wrong_values(flag, value)

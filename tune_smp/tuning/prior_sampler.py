@@ -48,7 +48,7 @@ class PriorSampler(optuna.samplers.BaseSampler):
 
     @override
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        self._centres = {trial.number: self._centre(study, self._random(trial))}
+        self._centres[trial.number] = self._centre(study, self._random(trial))
 
     @override
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -91,9 +91,7 @@ class PriorSampler(optuna.samplers.BaseSampler):
 def _around(trial: FrozenTrial, random: np.random.Generator, *, most: int) -> _Centre:
     names = [name for name in trial.params if not trial.distributions[name].single()]
     count = min(int(random.integers(1, most, endpoint=True)), len(names))
-    return _Centre(
-        trial.params, frozenset(map(str, random.choice(names, count, replace=False))) if names else frozenset()
-    )
+    return _Centre(trial.params, frozenset(random.permutation(names)[:count].tolist()))
 
 
 def _metric(trial: FrozenTrial) -> float:

@@ -65,13 +65,14 @@ def _run_in(folder: RunFolder, dashboard: Mapping[str, Any], *, time_budget: str
     settings = RunSettings.from_json(record["settings"])
     if time_budget is not None:
         settings = _with_more_time(settings, time_budget)
-        write_json(folder.settings, {**record, "settings": settings.to_json()})
-    settings = settings.with_changes(**dashboard)
     require_onnx(settings)
     if folder.is_finished():
         note([f"the run in {folder.path} is finished ({folder.state()}): nothing to resume"])
         write_onnx(settings, folder)
         return None
+    if time_budget is not None:
+        write_json(folder.settings, {**record, "settings": settings.to_json()})
+    settings = settings.with_changes(**dashboard)
     return FixedRun(settings, folder, reopen(settings, folder))
 
 
