@@ -130,15 +130,6 @@ def test_40_a_time_budget_of_a_run_fits_also_after_its_driver_was_killed(begin: 
     assert (run.path / "model" / "model.safetensors").exists()
 
 
-def test_40_a_run_that_counts_epochs_is_given_no_time(
-    begin: Begin, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = begin("--maxEpochs=1", "--stepsPerEpoch=1", command="train")
-    run.finish()
-    assert main(["resume", str(run.path), "--timeBudget", "10m"]) == 2
-    assert "it has a number of epochs" in capsys.readouterr().err
-
-
 WHILE_THE_DISK_IS_FULL = """
 import resource
 

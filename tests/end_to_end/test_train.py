@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tune_smp.cli import main
 from tune_smp.results.folder import read_csv, read_json
 
 Arguments = Callable[..., Sequence[str]]
@@ -160,6 +161,15 @@ def test_a_finished_run_is_kept(
     again = tune_smp("resume", output)
     assert again.returncode == 0
     assert "nothing to resume" in again.stdout
+
+
+def test_40_a_run_that_counts_epochs_is_given_no_time(
+    undisturbed: Undisturbed, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["resume", str(undisturbed[0]), "--timeBudget", "10m"]) == 2
+    error = capsys.readouterr().err
+    assert "started without --timeBudget: it has a number of epochs" in error
+    assert "--timeBudget 10m" in error
 
 
 def test_predict_writes_masks_with_the_labels_own_values(
