@@ -10,7 +10,7 @@ from tune_smp.errors import SettingsError
 from tune_smp.settings.search import SearchSettings
 from tune_smp.tuning.space_file import parse_space, read_space
 from tune_smp.workflows.resuming import with_budget
-from tune_smp.workflows.searching import settings_record, space_under, with_fixed, with_trial_budget
+from tune_smp.workflows.search_space import settings_record, space_under, with_fixed, with_trial_budget
 
 SPACE = """
 fixed: {trainFraction: 0.9, metricName: Fscore, seed: 7, maxEpochs: 5}

@@ -18,7 +18,7 @@ from tune_smp.cli import main
 from tune_smp.results.folder import RunFolder, read_csv, read_json
 from tune_smp.settings.search import SearchSettings
 from tune_smp.tuning.space_file import parse_space
-from tune_smp.workflows.searching import open_study
+from tune_smp.workflows.search_study import open_study
 
 Arguments = Callable[..., Sequence[str]]
 Command = Callable[..., subprocess.CompletedProcess[str]]

@@ -14,7 +14,8 @@ from tune_smp.settings.search import SearchSettings
 from tune_smp.tuning.portfolio import portfolio_values, read_portfolio
 from tune_smp.tuning.space import Scalar, SearchSpace, values_by_flag
 from tune_smp.tuning.space_file import named_spaces, parse_space, read_space
-from tune_smp.workflows.searching import open_study, space_under
+from tune_smp.workflows.search_space import space_under
+from tune_smp.workflows.search_study import open_study
 
 SPACE = """
 search:

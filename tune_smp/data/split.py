@@ -12,7 +12,7 @@ import io
 import json
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -120,6 +120,11 @@ def write_split(
             temporary.write_bytes(text.getvalue().encode("utf-8", "surrogateescape"))
     except OSError as error:
         raise ResourceError(Problem(f"the file cannot be written ({error.strerror})", shown(path))) from error
+
+
+def all_for_training(regions: Sequence[Region]) -> tuple[Region, ...]:
+    """The regions with those of validation in training too: nothing is then left that the training has not seen."""
+    return (*regions, *(replace(region, subset="train") for region in regions if region.subset == "validation"))
 
 
 def read_split(path: Path, collection: Collection) -> tuple[Region, ...]:

@@ -18,7 +18,7 @@ from tune_smp.data.preprocessing import Preprocessing
 from tune_smp.data.split import Region
 from tune_smp.data.store.image_store import ImageStore
 from tune_smp.results.folder import RunFolder, whole_folder, write_json, write_text
-from tune_smp.results.model_card import CardFacts, model_card
+from tune_smp.results.model_card import CardFacts, Proved, model_card
 from tune_smp.settings.run import RunSettings
 from tune_smp.training.builders import build_model
 from tune_smp.training.run_state import RunState, best_report, metric_at_half
@@ -30,18 +30,22 @@ def export_best(
     settings: RunSettings,
     store: ImageStore,
     regions: Sequence[Region],
+    *,
+    proved: Proved | None = None,
 ) -> None:
     """Write ``model/`` from a run's state: weights of its best epoch, preprocessing, and model card.
+
+    ``proved``: for a run on all images, whose own metric and thresholds say nothing.
 
     Raises ResourceError when the disk is full; the model that was there before is then still there.
     """
     model = _best_model(state, settings, store)
-    preprocessing = _preprocessing(state, settings, store)
+    preprocessing = _preprocessing(state, settings, store, proved)
     with whole_folder(folder.model) as target:
         _save(model, target)
         _forget_encoder_weights(target / "config.json")
         write_json(target / PREPROCESSING, preprocessing.to_json())
-        write_text(target / "README.md", model_card(preprocessing, _facts(state, settings, model, regions)))
+        write_text(target / "README.md", model_card(preprocessing, _facts(state, settings, model, regions, proved)))
 
 
 def _best_model(state: RunState, settings: RunSettings, store: ImageStore) -> Any:
@@ -57,7 +61,8 @@ def _save(model: Any, target: Path) -> None:
         raise OSError(errno.EIO, str(error)) from error
 
 
-def _preprocessing(state: RunState, settings: RunSettings, store: ImageStore) -> Preprocessing:
+def _preprocessing(state: RunState, settings: RunSettings, store: ImageStore, proved: Proved | None) -> Preprocessing:
+    metric = {"value": state["best_metric"], "epoch": state["best_epoch"]}
     return Preprocessing(
         class_map=store.class_map,
         normalization=Normalizer(store, settings.normalization, settings.normalization_scope).normalization,
@@ -71,12 +76,18 @@ def _preprocessing(state: RunState, settings: RunSettings, store: ImageStore) ->
         tune_smp_version=__version__,
         channel_variable=store.collection.channel_variable,
         channel_values=store.collection.channel_values,
-        metric={"name": settings.metric_name, "value": state["best_metric"], "epoch": state["best_epoch"]},
-        thresholds=best_report(state).get("thresholds", ()),
+        metric={"name": settings.metric_name, **(metric if proved is None else {"proved": proved.metric})},
+        thresholds=best_report(state).get("thresholds", ()) if proved is None else proved.thresholds,
     )
 
 
-def _facts(state: RunState, settings: RunSettings, model: nn.Module, regions: Sequence[Region]) -> CardFacts:
+def _facts(
+    state: RunState,
+    settings: RunSettings,
+    model: nn.Module,
+    regions: Sequence[Region],
+    proved: Proved | None,
+) -> CardFacts:
     images = {
         subset: {region.pair for region in regions if region.subset == subset} for subset in ("train", "validation")
     }
@@ -91,6 +102,7 @@ def _facts(state: RunState, settings: RunSettings, model: nn.Module, regions: Se
         training_images=len(images["train"]),
         validation_images=len(images["validation"]),
         images_pattern=settings.images_pattern,
+        proved=proved,
     )
 
 

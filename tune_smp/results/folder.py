@@ -54,6 +54,10 @@ class RunFolder:
         """One row per trial of a search, best first."""
         self.study = path / "study.journal"
         """The Optuna study of a search."""
+        self.splits = self.trials / "splits"
+        """The splits of the final of a search, by round."""
+        self.refit = path / "refit"
+        """A run on all labelled images, with the files of a run."""
         self.report = path / "report.html"
         """What came out, for people: one file that needs no other."""
         self.lock = path / ".tune-smp.lock"
@@ -65,6 +69,10 @@ class RunFolder:
         """One row per epoch of a trial; the columns are those of ``history``."""
         return self.histories / f"trial_{number:05d}.csv"
 
+    def split_of_round(self, number: int) -> Path:
+        """Which image went where in a round of the final."""
+        return self.splits / f"round_{number}.csv"
+
     def trial_log(self, number: int) -> Path:
         """The traceback of a trial that failed."""
         return self.logs / f"trial_{number:05d}.log"
@@ -74,7 +82,7 @@ class RunFolder:
         return (
             *(self.model, self.checkpoint, self.history, self.settings),
             *(self.split, self.summary, self.logs, self.trials),
-            *(self.trials_csv, self.study, self.report),
+            *(self.trials_csv, self.study, self.report, self.refit),
         )
 
     def state(self) -> str | None:

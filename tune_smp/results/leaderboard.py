@@ -14,14 +14,15 @@ LARGEST_NUMBER = 1e30  # beyond that a run has diverged, and no axis can show it
 
 """States of trials that are not exported, whatever they reached before: they stand below all others."""
 
-_BEFORE, _AFTER = ("trial", "state"), ("epochs", "best_metric", "best_epoch", "seconds", "reason")
+_BEFORE, _AFTER = ("trial", "state"), (*("epochs", "best_metric", "best_epoch", "seconds", "reason", "finalist_of"),)
 
 
 @dataclass(frozen=True, slots=True)
 class TrialRow:
     """One trial as trials.csv has it.
 
-    ``chosen`` has the values of the searched flags as text, empty where the trial has none.
+    ``chosen`` has the values of the searched flags as text, empty where the trial has none. ``finalist_of`` is the
+    trial that a run of the final repeats.
     """
 
     number: int
@@ -32,6 +33,7 @@ class TrialRow:
     best_epoch: int | None
     seconds: float | None
     reason: str
+    finalist_of: int | None = None
 
 
 def write_trials(folder: RunFolder, rows: Sequence[Mapping[str, Any]], *, searched: Sequence[str]) -> None:
@@ -103,4 +105,5 @@ def _trial(row: Mapping[str, Any]) -> TrialRow:
         best_epoch=whole_number(row.get("best_epoch")),
         seconds=number(row.get("seconds")),
         reason=row.get("reason") or "",
+        finalist_of=whole_number(row.get("finalist_of")),
     )

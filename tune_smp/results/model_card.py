@@ -12,12 +12,25 @@ from tune_smp.data.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True, slots=True)
+class Proved:
+    """What speaks for a model that was trained on all images, so that none is left to measure it on.
+
+    Models of the same settings, trained on a part of the images, reached ``metric`` on others, in the mean of ``runs``;
+    ``thresholds`` are those that suited them.
+    """
+
+    metric: float
+    runs: int
+    thresholds: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class CardFacts:
     """The facts of the card beyond preprocessing.json.
 
     ``best_metric`` is that above the thresholds of preprocessing.json, ``metric_at_half`` that above 0.5;
     ``images_pattern`` is the run's own; ``training_images`` and ``validation_images`` count images (a single image that
-    was split in space counts on both sides).
+    was split in space counts on both sides). ``proved`` is set for a model that was trained on all images.
     """
 
     loss: str
@@ -30,6 +43,7 @@ class CardFacts:
     training_images: int
     validation_images: int
     images_pattern: str
+    proved: Proved | None = None
 
 
 def model_card(preprocessing: Preprocessing, facts: CardFacts) -> str:

@@ -32,8 +32,9 @@ class Summary:
     ``metric_at_half`` is the metric of that epoch above 0.5; ``evaluated_metric`` was measured on the exported model;
     ``default_metric`` is that of trial 0 of a search, the plain default. ``trials`` counts trials by state; ``epochs``
     were run, ``epochs_saved`` were not, by ending trials early. ``importances`` are shares of the searched flags in the
-    differences between trials; ``reproduce`` is the command that trains the best trial again; ``reason`` says why there
-    is no model.
+    differences between trials; ``reproduce`` is the command that trains the best trial again; ``final`` of a search has
+    the means of the trials that were run again on fresh seeds; ``refit`` the model that was trained on all images;
+    ``reason`` says why there is no model.
     """
 
     command: str
@@ -53,6 +54,8 @@ class Summary:
     metric_at_half: float | None = None
     importances: dict[str, float] = field(default_factory=dict)
     reproduce: str | None = None
+    final: dict[str, Any] | None = None
+    refit: dict[str, Any] | None = None
     seconds: float = 0.0
     reason: str | None = None
 

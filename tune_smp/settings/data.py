@@ -42,12 +42,19 @@ class DataSettings(Settings):
     """Leave out files that cannot be read, and report them."""
     seed: Annotated[int, Ge(0), Lt(2**32), About("Training")] = 0
     """Random seed of the split, the weights, the order and the augmentation."""
+    split_seed: Annotated[int | None, Ge(0), Lt(2**32), About("Data", absent="seed")] = None
+    """Random seed of the split alone, to train with other seeds on the same images."""
     cache_dir: Annotated[
         Path | None, AbsolutePath, About("Machine", absent="the user's cache folder", folder="written")
     ] = None
     """Cache folder for the decoded images, shared by runs on the same data."""
 
     rules: ClassVar[tuple[Rule, ...]] = (legible,)
+
+    @property
+    def resolved_split_seed(self) -> int:
+        """The seed of the split given, else that of everything."""
+        return self.seed if self.split_seed is None else self.split_seed
 
     @property
     def images_folder(self) -> Path:

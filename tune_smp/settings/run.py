@@ -206,6 +206,9 @@ class RunSettings(RunFlags):
     """Time budget of the training, such as 10m or 1h30m, which the schedule fits; then maxEpochs is into how many
     epochs it is divided at most (40 where not given), and only a given patience ends it early."""
 
+    refit: Annotated[bool, About("Output")] = False
+    """Refit: train once more afterwards, on training and validation images together, into refit/."""
+
     @property
     def time_budget_s(self) -> float | None:
         """The time budget in seconds."""

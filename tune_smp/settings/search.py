@@ -107,6 +107,11 @@ class SearchSettings(RunFlags):
     portfolio: Annotated[str, MinLen(1), About("Search")] = "auto"
     """Portfolio: configurations tried right after the default; auto takes those of the space, none has none, a path
     names a YAML file like search_spaces/portfolio/*."""
+    finalists: Annotated[float, Ge(0), Le(0.5), About("Search", unit="of the budget")] = 0.25
+    """Final: share of the time, or of the number of trials, in which the best three trials and the default are run
+    again on fresh seeds, to find the best in the mean; 0 has none, as has a search of fewer than 12 trials."""
+    refit: Annotated[bool | None, About("Search", absent="after a final")] = None
+    """Refit: train the best configuration once more, on training and validation images together, into refit/."""
     warm_start: Annotated[Path | None, AbsolutePath, About("Search", absent="nothing", folder="read")] = None
     """Warm start: output folder of an earlier search, whose best trials are tried first."""
     address: Annotated[str | None, MinLen(1), About("Search", absent="a Ray of its own on this machine")] = None
@@ -130,6 +135,11 @@ class SearchSettings(RunFlags):
     def time_budget_s(self) -> float | None:
         """The time budget in seconds."""
         return seconds_of(self.time_budget) if self.time_budget else None
+
+    @property
+    def final_runs(self) -> int:
+        """Runs of the final where trials are counted: ``finalists`` of all, with those of the search."""
+        return int(self.planned_trials * self.finalists / (1.0 - self.finalists) + 1e-9)
 
     @property
     def trial_budget_s(self) -> float | None:

@@ -97,6 +97,12 @@ class TileFeed:
         for batch in self._validation:
             yield self._on_device(batch)
 
+    def validation_by_image(self) -> Iterator[Iterator[Tiles]]:
+        """The batches of each validation region by itself, in the order of the regions."""
+        for region in self._validation.regions:
+            if region.subset == "validation":
+                yield (self._on_device(batch) for batch in replace(self._validation, regions=(region,)))
+
     def _on_device(self, batch: Batch) -> Tiles:
         """Normalised on the device: of 8-bit images a quarter of the bytes travels."""
         scale = self._sent(batch.scale)[:, :, None, None]

@@ -86,6 +86,7 @@ class TrainingRun:
         self._best_weights: dict[str, Tensor] | None = None  # None: those of the model as it is
         self._notes: tuple[str, ...] = ()
         self._thresholds: tuple[float, ...] | None = None  # the best ones
+        self.image_counts: list[list[list[int]]] | None = None  # not asked for
 
         if state is not None:
             self.load_state_dict(state)
@@ -151,6 +152,29 @@ class TrainingRun:
         counts = PixelCounts(self.settings.segmentation_mode, self.shape.classes, self.device)
         at = self._thresholds if thresholds is None else thresholds
         return validate(self.step.forward, self.step.loss, self.feed.validation(), counts, self.settings.metric, at)
+
+    @torch.inference_mode()
+    def count_images(self) -> None:
+        """Count the pixels of each validation image by itself, for the best epoch above its thresholds: they are in the
+        state from then on.
+
+        Raises RuntimeError where no epoch had finite losses.
+        """
+        if self.best_epoch == 0:
+            raise RuntimeError("no epoch can be counted")
+        thresholds = next(row["thresholds"] for row in self.history if row["epoch"] == self.best_epoch)
+        kept = _copied(self.model) if self._best_weights is not None else None
+        if self._best_weights is not None:
+            self.model.load_state_dict(self._best_weights)
+        self.model.eval()
+        self.image_counts = []
+        for batches in self.feed.validation_by_image():
+            counts = PixelCounts(self.settings.segmentation_mode, self.shape.classes, self.device)
+            for tiles in batches:
+                counts.add_logits(self.step.forward(tiles.images).float(), tiles.masks)
+            self.image_counts.append(counts.at(thresholds))
+        if kept is not None:
+            self.model.load_state_dict(kept)
 
     def _train_epoch(self) -> float:
         """Mean loss over the steps."""
@@ -271,6 +295,7 @@ class TrainingRun:
             "early_stopping": self._stopping.state_dict(),
             "model": self.model.state_dict(),
             "best_model": self._best_weights,
+            "image_counts": self.image_counts,
             **self.step.state_dict(),
         }
 
@@ -294,6 +319,7 @@ class TrainingRun:
             # Begun by a version that knew 0.5 alone: epochs are comparable at one kind of threshold only.
             self._thresholds = (DEFAULT_THRESHOLD,) * self.shape.classes
         self._stopping.load_state_dict(state["early_stopping"])
+        self.image_counts = state.get("image_counts")
         self.model.load_state_dict(dict(state["model"]))
         self._best_weights = state["best_model"]
         self.step.load_state_dict(state)

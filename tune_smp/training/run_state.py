@@ -71,7 +71,9 @@ class RunState(StepState):
     ``shape`` is ``ModelShape.to_json``; ``epoch`` counts those of an earlier run (``epochs_before``) too, ``steps`` do
     not. ``budget`` is what is spent of a time budget. ``best_epoch`` is 0 and ``best_metric`` NaN while no epoch had
     finite losses. ``model`` are the weights after the last epoch, ``best_model`` those of the best one, on the CPU;
-    None where that is the last one as it is. Checkpoints of older versions lack ``used``, ``steps`` and ``budget``.
+    None where that is the last one as it is. ``image_counts``, where they were asked for, are the pixels (tp, fp, fn,
+    tn) of each class, validation image by validation image, for the weights and thresholds of the best epoch.
+    Checkpoints of older versions lack it, ``used``, ``steps`` and ``budget``.
     """
 
     shape: dict[str, Any]
@@ -89,6 +91,7 @@ class RunState(StepState):
     early_stopping: dict[str, float | int]
     model: dict[str, Tensor]
     best_model: dict[str, Tensor] | None
+    image_counts: NotRequired[list[list[list[int]]] | None]
 
 
 def best_report(state: RunState) -> EpochReport:

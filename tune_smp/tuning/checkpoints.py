@@ -14,9 +14,10 @@ from typing_extensions import override
 from tune_smp.errors import DataError
 from tune_smp.training import checkpoint
 from tune_smp.training.run_state import RunState
+from tune_smp.tuning.final import DEFAULT_TRIAL
 from tune_smp.tuning.listeners import Listener
 from tune_smp.tuning.trainable import CHECKPOINT_NAME
-from tune_smp.tuning.trial_record import TrialRecord, best_of
+from tune_smp.tuning.trial_record import TrialRecord, best_of, of_the_search
 
 logger = logging.getLogger(__name__)
 
@@ -59,12 +60,17 @@ def trial_folder(number: int) -> str:
 
 
 class BestKept(Listener):
-    """Keeps the checkpoints of the best few trials that ended, so that a search of any length fits on the disk."""
+    """Keeps the checkpoints of the best few trials that ended, so that a search of any length fits on the disk.
+
+    Where there may be a final (``with_final``), the default and all runs of the final keep theirs too: any of them may
+    be exported.
+    """
 
     MOST = 3
 
-    def __init__(self, trials: Path) -> None:
+    def __init__(self, trials: Path, *, with_final: bool = False) -> None:
         self.trials = trials
+        self._with_final = with_final
         self._kept: list[TrialRecord] = []
 
     @override
@@ -74,11 +80,18 @@ class BestKept(Listener):
     def ended(self, *records: TrialRecord) -> None:
         """Remove the checkpoints of these trials, or those of the ones whose places they take."""
         known = [*self._kept, *records]
-        best: list[TrialRecord] = []
-        while len(best) < self.MOST and (found := best_of([row for row in known if row not in best])):
-            best.append(found)
-        self._remove({trial_folder(row.number) for row in known if row not in best})
-        self._kept = best
+        kept = [row for row in known if self._is_for_the_final(row)]
+        candidates = of_the_search(known)
+        for _ in range(self.MOST):
+            if found := best_of(candidates):
+                candidates.remove(found)
+                kept += [] if found in kept else [found]
+        self._remove({trial_folder(row.number) for row in known if row not in kept})
+        self._kept = kept
+
+    def _is_for_the_final(self, record: TrialRecord) -> bool:
+        is_special = record.finalist is not None or record.number == DEFAULT_TRIAL
+        return self._with_final and is_special and best_of([record]) is not None
 
     def _remove(self, beginnings: set[str]) -> None:
         """Remove the checkpoints in the trials' folders that begin so, in one look over all of them."""

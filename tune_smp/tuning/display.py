@@ -17,7 +17,7 @@ from rich.text import Text
 from typing_extensions import override
 
 from tune_smp.choices.states import trial_state
-from tune_smp.texts import duration
+from tune_smp.texts import counted, duration
 from tune_smp.tuning.lines import (
     SPARK_WIDTH,
     best_text,
@@ -31,7 +31,7 @@ from tune_smp.tuning.lines import (
     trial_line,
 )
 from tune_smp.tuning.listeners import EpochResult, Listener
-from tune_smp.tuning.trial_record import TrialRecord, best_of
+from tune_smp.tuning.trial_record import TrialRecord, best_of, of_the_search
 
 _RUNNING_SHOWN = 10
 _ENDED_SHOWN = 3
@@ -109,10 +109,12 @@ class SearchState:
         return [*self._others.values(), *(trial.record for trial in self.running.values())]
 
     def standing(self) -> str:
-        """The best so far, and what it is worth."""
+        """The best of the search so far, and what it is worth."""
         default = self._others.get(0)
         is_measure = default is not None and trial_state(default.state).ended_well
-        return best_text(best_of(self.records), default=default.best_metric if default and is_measure else None)
+        return best_text(
+            best_of(of_the_search(self.records)), default=default.best_metric if default and is_measure else None
+        )
 
     def seconds_left(self, now: float) -> float | None:
         """Time to the end of the last trial; None while it is unknown."""
@@ -217,6 +219,12 @@ class Display(Listener):
         if not self._live:
             self._print(trial_line(record, metric_name=self._metric_name, standing=self._state.standing()))
         self._print_progress()
+
+    def final_begins(self, runs: int) -> None:
+        """The search has ended, and its best trials and the default are run again."""
+        with self._lock:
+            self._state.num_trials = len(self._state.ended) + runs
+        self._print(f"final: the best trials and the default, on fresh seeds: {counted(runs, 'run')}")
 
     def _print(self, line: str) -> None:
         self._console.print(self._text(line), soft_wrap=True)

@@ -7,22 +7,25 @@ what happened: trials.csv, the summary and the report are read from it.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from tune_smp.choices.states import trial_state
 from tune_smp.errors import DataError, Problem, SettingsError
+from tune_smp.tuning.final import with_fresh_seed
 from tune_smp.tuning.journal import JournalFile, mend
 from tune_smp.tuning.space import Domain, Range, Scalar, SearchSpace, values_by_flag
-from tune_smp.tuning.trial_record import AskedTrial, TrialRecord
+from tune_smp.tuning.trial_record import AskedTrial, Finalist, TrialRecord
 
 OUTCOME = "outcome"
+FINALIST = "finalist"
 MAX_EPOCHS = "max_epochs"
 # PED-ANOVA compares the best tenth of the trials with all of them; of fewer than this it says nothing.
 FEWEST_FOR_IMPORTANCE = 4
@@ -61,6 +64,7 @@ class Study:
         self._ended = sum(trial.state.is_finished() for trial in trials)
         self._running: dict[int, optuna.Trial] = {}
         self._reported: dict[int, set[int]] = {}
+        self._is_in_final = False
 
     @property
     def is_new(self) -> bool:
@@ -71,6 +75,27 @@ class Study:
         """These points, by domain name, are the next trials."""
         for values in first:
             self._study.enqueue_trial(dict(values), skip_if_exists=True)
+
+    def draw_up(self, finalists: Sequence[Finalist]) -> None:
+        """Plan these runs of the final."""
+        trials = self._study.get_trials(deepcopy=False)
+        for finalist in finalists:
+            attributes = {FINALIST: dataclasses.asdict(finalist)}
+            self._study.enqueue_trial(trials[finalist.of].params, user_attrs=attributes)
+
+    def planned_finalists(self) -> int:
+        """Number of runs of the final that have not ended."""
+        states = (TrialState.WAITING, TrialState.RUNNING)
+        return sum(FINALIST in trial.user_attrs for trial in self._study.get_trials(deepcopy=False, states=states))
+
+    @contextlib.contextmanager
+    def final(self) -> Iterator[None]:
+        """In the block the runs of the final are asked for; trials of the search that have not ended wait."""
+        self._is_in_final = True
+        try:
+            yield
+        finally:
+            self._is_in_final = False
 
     def requeue(self) -> None:
         """Trials that were running when their program ended wait to be run on, before any new one."""
@@ -84,7 +109,7 @@ class Study:
         Raises SettingsError where the point is no legal configuration; that trial has then failed.
         """
         with quiet():
-            trial = self._study.ask()
+            trial = self._next_finalist() if self._is_in_final else self._study.ask()
         self._running[trial.number] = trial
         picked: dict[str, Scalar] = {}
 
@@ -96,6 +121,7 @@ class Study:
         with quiet(), self._journal.deferred():
             self.space.walk(suggest)
         flags = values_by_flag(picked)
+        finalist = _finalist(trial.user_attrs)
         try:
             settings = self.space.settings(flags)
         except SettingsError as error:
@@ -107,7 +133,16 @@ class Study:
                 trial.set_user_attr(MAX_EPOCHS, settings.most_epochs)
         earlier = self._frozen(trial.number).intermediate_values
         self._reported[trial.number] = set(earlier)
-        return AskedTrial(trial.number, settings, flags, tuple(earlier[epoch] for epoch in sorted(earlier)))
+        settings = settings if finalist is None else with_fresh_seed(settings, finalist)
+        curve = tuple(earlier[epoch] for epoch in sorted(earlier))
+        return AskedTrial(trial.number, settings, flags, curve, finalist)
+
+    def _next_finalist(self) -> optuna.Trial:
+        """The first planned run of the final, as ``optuna.Study.ask`` takes a waiting trial."""
+        waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        first = next(trial for trial in waiting if FINALIST in trial.user_attrs)
+        self._storage.set_trial_state_values(first._trial_id, TrialState.RUNNING)
+        return optuna.Trial(self._study, first._trial_id)
 
     def report(self, number: int, epoch: int, best_metric: float) -> bool:
         """The best metric so far after an epoch, from 1. Whether it is news: a crash makes an epoch run twice."""
@@ -189,7 +224,12 @@ def _record(trial: FrozenTrial) -> TrialRecord:
         best_epoch=curve.index(curve[-1]) + 1 if curve else None,
         seconds=outcome.get("seconds", 0.0),
         reason=outcome.get("reason", ""),
+        finalist=_finalist(trial.user_attrs),
     )
+
+
+def _finalist(attributes: Mapping[str, Any]) -> Finalist | None:
+    return Finalist(**attributes[FINALIST]) if FINALIST in attributes else None
 
 
 def records_in(journal: Path) -> list[TrialRecord]:

@@ -44,7 +44,8 @@ class TrialConfig:
 
     ``store`` is the image store, built anew on a node that lacks it; ``split`` the run's split.csv, ``start_from`` a
     checkpoint of an earlier session of this very run; ``cpus`` and ``gpus`` (fractions allowed) are what the trial gets
-    of its node. ``number`` is that of the trial.
+    of its node. ``number`` is that of the trial. ``counts_images``: at its end, the pixels of each validation image are
+    counted by themselves.
     """
 
     settings: dict[str, Any]
@@ -54,6 +55,7 @@ class TrialConfig:
     cpus: int = 1
     gpus: float = 0.0
     number: int = 0
+    counts_images: bool = False
 
 
 class SmpTrainable(tune.Trainable):
@@ -95,7 +97,10 @@ class SmpTrainable(tune.Trainable):
             # Its last epoch was stored, and the program died before it took note.
             return dict(_as_result(self._run.last_report, self._run))
         try:
-            return dict(_as_result(self._run.run_epoch(), self._run))
+            report = self._run.run_epoch()
+            if self._counts_images and report["stop"] is not None and report["best_epoch"]:
+                self._run.count_images()
+            return dict(_as_result(report, self._run))
         except Exception as error:  # noqa: BLE001 - sorted out there; what may pass is raised again for Ray
             return self._refused(self._refuse(error))
 
@@ -119,6 +124,7 @@ class SmpTrainable(tune.Trainable):
 
     def _begin(self, trial: TrialConfig) -> None:
         self._refusal: TuneSmpError | None = None
+        self._counts_images = trial.counts_images
         logging.getLogger("timm").setLevel(logging.ERROR)
         write_as_the_user_does()
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,17 @@ from tune_smp.tuning.space import Point
 
 
 @dataclass(frozen=True, slots=True)
+class Finalist:
+    """What makes a trial a run of the final: the trial ``of`` the search that it repeats, and its ``round``, from 1.
+
+    All runs of one round have the same seed, which no other round has, and the same split.
+    """
+
+    of: int
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
 class AskedTrial:
     """A trial to be run: a new one, or one that an earlier session began; ``curve`` is what that one reported."""
 
@@ -20,6 +31,7 @@ class AskedTrial:
     settings: RunSettings
     flags: Point
     curve: tuple[float, ...]
+    finalist: Finalist | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +40,8 @@ class TrialRecord:
 
     ``number`` counts from 0, the plain default. ``state`` is completed, early_stopped, pruned, diverged, failed,
     interrupted or running. ``flags`` are the searched flags' values. ``curve`` is the best metric so far after each
-    epoch, from epoch 1; ``max_epochs`` what the trial might have run; ``seconds`` what its epochs took. ``error`` is
-    the error of ours that ended it in this session.
+    epoch, from epoch 1; ``max_epochs`` what the trial might have run; ``seconds`` what its epochs took. ``finalist`` is
+    set for a run of the final. ``error`` is the error of ours that ended it in this session.
     """
 
     number: int
@@ -40,6 +52,7 @@ class TrialRecord:
     best_epoch: int | None = None
     seconds: float = 0.0
     reason: str = ""
+    finalist: Finalist | None = None
     error: TuneSmpError | None = None
 
     @property
@@ -68,6 +81,7 @@ class TrialRecord:
             "best_epoch": self.best_epoch,
             "seconds": round(self.seconds, 1),
             "reason": self.reason,
+            "finalist_of": self.finalist.of if self.finalist else None,
         }
 
 
@@ -76,7 +90,12 @@ def diverged_reason(epoch: int) -> str:
     return f"the loss was not finite in epoch {epoch}"
 
 
-def best_of(records: list[TrialRecord]) -> TrialRecord | None:
+def of_the_search(records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """The trials of the search itself, without the runs of the final."""
+    return [record for record in records if record.finalist is None]
+
+
+def best_of(records: Sequence[TrialRecord]) -> TrialRecord | None:
     """The trial with the best metric, the earlier of equals; of those that ran into no trouble, or may be resumed."""
     eligible = [record for record in records if may_be_best(record.state, record.best_metric)]
     return max(eligible, key=lambda record: (record.best_metric, -record.number), default=None)

@@ -34,12 +34,17 @@ RETRIES = 2
 CHECKPOINTS_KEPT = 2
 
 
+def _nothing() -> float:
+    return 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class SearchPlan:
     """How long a search lasts, and what it may use.
 
     ``trials`` in all, those of earlier sessions too; ``room`` says how many may run at once, as nodes come and go;
-    ``time_budget_s`` is for this session. ``storage/name`` is where Ray keeps its files and the checkpoints.
+    ``time_budget_s`` is for this session, of which ``reserve``, asked again and again, says how many seconds are to be
+    left. ``storage/name`` is where Ray keeps its files and the checkpoints.
     """
 
     trials: int
@@ -48,6 +53,7 @@ class SearchPlan:
     name: str
     room: Callable[[], int]
     time_budget_s: float | None = None
+    reserve: Callable[[], float] = _nothing
 
 
 def run_trials(
@@ -65,15 +71,12 @@ def run_trials(
     """
     ledger.requeue()
     remember(plan.scheduler, [record for record in ledger.records() if trial_state(record.state).has_ended])
-    deadline = _Deadline(plan.time_budget_s)
+    deadline = _Deadline(plan.time_budget_s, plan.reserve)
     if ledger.ended() < plan.trials:
         with _watched(ledger, plan, listeners, deadline) as watcher:
             _tuner(ledger, plan, config_of, callbacks=[watcher], stop=deadline).fit()
     done = ledger.ended() >= plan.trials
-    ending = "completed" if done else "out_of_time" if deadline.is_over() else "interrupted"
-    for listener in listeners:
-        listener.search_ended(ending)
-    return ending
+    return "completed" if done else "out_of_time" if deadline.is_over() else "interrupted"
 
 
 @contextlib.contextmanager
@@ -143,13 +146,18 @@ def _tuner(
 class _Deadline(LastEpochs):
     """Ends everything when the time budget is used up, too."""
 
-    def __init__(self, seconds: float | None) -> None:
+    def __init__(self, seconds: float | None, reserve: Callable[[], float]) -> None:
         super().__init__()
         self._until = None if seconds is None else time.monotonic() + seconds
+        self._reserve = reserve
 
     def is_over(self) -> bool:
         """Whether the time is over."""
-        return self._until is not None and time.monotonic() >= self._until
+        return self._until is not None and time.monotonic() >= self._until - self._reserve()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Ray pickles it with the Tuner; what the reserve looks at lives in this process.
+        return {**self.__dict__, "_reserve": _nothing}
 
     def stop_all(self) -> bool:
         """Called by Ray all the time."""

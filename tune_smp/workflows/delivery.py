@@ -12,6 +12,7 @@ from tune_smp.choices.metrics import Metric
 from tune_smp.data.preprocessing import read_preprocessing
 from tune_smp.errors import Problem, TuneSmpError
 from tune_smp.results.folder import RunFolder
+from tune_smp.results.model_card import Proved
 from tune_smp.settings.run import RunFlags, RunSettings
 from tune_smp.training.run_state import RunState, best_report, metric_at_half
 from tune_smp.workflows.preparation import PreparedData
@@ -23,25 +24,35 @@ logger = logging.getLogger(__name__)
 EVALUATION_TOLERANCE = 2e-3
 
 
-def export(settings: RunSettings, folder: RunFolder, data: PreparedData, state: RunState) -> None:
-    """Write ``model/`` from the state of a run."""
+def export(
+    settings: RunSettings, folder: RunFolder, data: PreparedData, state: RunState, *, proved: Proved | None = None
+) -> None:
+    """Write ``model/`` from the state of a run; ``proved`` speaks for a run on all images."""
     from tune_smp.results.export import export_best  # noqa: PLC0415  imports torch
 
-    export_best(folder, state, settings, data.store, data.regions)
+    export_best(folder, state, settings, data.store, data.regions, proved=proved)
 
 
-def prove(settings: RunSettings, folder: RunFolder, data: PreparedData, state: RunState) -> float:
+def prove(
+    settings: RunSettings,
+    folder: RunFolder,
+    data: PreparedData,
+    state: RunState,
+    *,
+    thresholds: Sequence[float] | None = None,
+) -> float:
     """Load the exported model as a user would, and evaluate it on all validation images: its metric.
 
-    Raises TuneSmpError where that is not what the run reported for its best epoch.
+    That is above the thresholds that were exported, which predict will use, where no others are given. Raises
+    TuneSmpError where that is not what the run reported for its best epoch.
     """
     from tune_smp.training.pretrained import load_exported  # noqa: PLC0415  imports torch
     from tune_smp.training.run import TrainingRun  # noqa: PLC0415
 
     run = TrainingRun(settings, data.store, data.regions, state=state)
     run.model.load_state_dict(load_exported(folder.model).state_dict())
-    # Above the thresholds that were exported: what predict will use.
-    metric = run.validate(read_preprocessing(folder.model).class_thresholds).metric
+    exported = read_preprocessing(folder.model).class_thresholds
+    metric = run.validate(exported if thresholds is None else thresholds).metric
     if not math.isclose(metric, state["best_metric"], abs_tol=EVALUATION_TOLERANCE):
         said = f"the exported model has {settings.metric_name} {metric:.6f}, its run said {state['best_metric']:.6f}"
         raise TuneSmpError(Problem(said, str(folder.model), "do not use this model; see logs/, and run again"))

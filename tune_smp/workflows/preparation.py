@@ -52,19 +52,24 @@ def prepare(settings: RunFlags, folder: RunFolder) -> PreparedData:
 def look_at(settings: DataSettings) -> Findings:
     """Find, decode and split a collection, and print what is in it and what is odd about it. Raises DataError."""
     store, notes = decode(settings)
-    regions = split_regions(
-        store.sizes,
-        split_groups(store.collection, settings.group_by),
-        names=[pair.name for pair in store.pairs],
-        train_fraction=settings.train_fraction,
-        seed=settings.seed,
-    )
+    regions = split_anew(store, settings, seed=settings.resolved_split_seed)
     lines = describe_collection(store, regions)
     for line in lines:
         output.print(line)
     of_split = inspect_split(store, regions)  # raises: what there is has been printed by then
     note(of_split)
     return Findings(PreparedData(store, regions), tuple(lines), (*notes, *of_split))
+
+
+def split_anew(store: ImageStore, settings: DataSettings, *, seed: int) -> tuple[Region, ...]:
+    """Split the images as this seed has it. Raises DataError, SettingsError where they cannot be split."""
+    return split_regions(
+        store.sizes,
+        split_groups(store.collection, settings.group_by),
+        names=[pair.name for pair in store.pairs],
+        train_fraction=settings.train_fraction,
+        seed=seed,
+    )
 
 
 def reopen(settings: RunFlags, folder: RunFolder) -> PreparedData:

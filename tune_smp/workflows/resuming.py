@@ -17,7 +17,8 @@ from tune_smp.workflows.delivery import require_onnx, write_onnx
 from tune_smp.workflows.preparation import reopen
 from tune_smp.workflows.printing import note
 from tune_smp.workflows.road import run_task
-from tune_smp.workflows.searching import SpaceSearch, settings_record, stored_space, with_fixed
+from tune_smp.workflows.search_space import settings_record, stored_space, with_fixed
+from tune_smp.workflows.searching import SpaceSearch
 from tune_smp.workflows.task import Task
 from tune_smp.workflows.training import FixedRun
 

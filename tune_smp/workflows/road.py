@@ -15,6 +15,7 @@ from tune_smp.results.logs import logged
 from tune_smp.results.summary import Summary, noting_interruption, write_settings, write_used
 from tune_smp.settings.run import RunFlags, RunSettings
 from tune_smp.settings.search import SearchSettings
+from tune_smp.training.run_state import best_report
 from tune_smp.tuning.ledger import Ledger
 from tune_smp.tuning.listeners import Listener
 from tune_smp.tuning.portfolio import read_portfolio
@@ -24,15 +25,16 @@ from tune_smp.tuning.trial_record import TrialRecord
 from tune_smp.workflows.delivery import best_epoch_facts, export, prove, require_onnx, write_onnx, write_report
 from tune_smp.workflows.preparation import prepare
 from tune_smp.workflows.printing import output
-from tune_smp.workflows.searching import (
-    SpaceSearch,
-    earlier_records,
+from tune_smp.workflows.refit import Refit
+from tune_smp.workflows.search_space import (
     look_at_weights,
     settings_record,
     space_under,
     with_fixed,
     with_trial_budget,
 )
+from tune_smp.workflows.search_study import earlier_records
+from tune_smp.workflows.searching import SpaceSearch
 from tune_smp.workflows.starting_weights import adopt_pretrained, check_pretrained, fetch_encoder_weights
 from tune_smp.workflows.task import Best, Task
 from tune_smp.workflows.training import FixedRun
@@ -104,17 +106,29 @@ def run_task(task: Task) -> Summary:
 
             with under_ray(task) as (session, config_of):
                 ledger, listeners = session.ledger, [*session.listeners, session.display, *task.listeners]
-                ending = run_trials(ledger, session.plan, config_of, listeners)
+                for plan in task.plans(session):
+                    ending = _worse(ending, run_trials(ledger, plan, config_of, listeners))
+                    if ending == "interrupted":
+                        break
+                for listener in listeners:
+                    listener.search_ended(ending)
         best = task.best(ledger.records())
         summary = _summary(task, ending, ledger, best)
         if best is not None:
             summary = _deliver(task, best, summary)
+            summary = _refit(task, best, ledger.records(), summary)
         summary = dataclasses.replace(summary, seconds=round(time.monotonic() - started, 1))
         summary.write(task.folder)
         write_report(task.folder, task.data, metric_name=task.settings.metric_name, device=task.settings.device)
         write_onnx(task.settings, task.folder)
         _conclude(task, summary, ledger.records())
     return summary
+
+
+def _worse(ending: str, other: str) -> str:
+    """How two parts of a task ended, in one word."""
+    order = ("completed", "out_of_time", "interrupted")
+    return max(ending, other, key=order.index)
 
 
 def _summary(task: Task, ending: str, ledger: Ledger, best: Best | None) -> Summary:
@@ -144,6 +158,36 @@ def _deliver(task: Task, best: Best, summary: Summary) -> Summary:
         model=str(task.folder.model),
         **best_epoch_facts(state, task.data.store.class_map.names, settings.metric),
     )
+
+
+def _refit(task: Task, best: Best, records: Sequence[TrialRecord], summary: Summary) -> Summary:
+    """Train on all images and export beside the proved model, where that is wanted."""
+    proof = None if summary.state == "interrupted" else task.proof(best, records)
+    if proof is None:
+        return summary
+    # Whatever ends the program from here on, the task can be resumed.
+    dataclasses.replace(summary, state="interrupted").write(task.folder)
+    refit = Refit(task.folder, task.data, proof)
+    output.print(refit.announcement)
+    ledger = refit.finished()
+    if ledger is None:
+        from tune_smp.tuning.tuner import run_trials  # noqa: PLC0415  ray takes half a second to import
+
+        with under_ray(refit) as (session, config_of):
+            ledger = session.ledger
+            ending = run_trials(ledger, session.plan, config_of, [*session.listeners, session.display])
+        if ending == "interrupted":
+            return dataclasses.replace(summary, state="interrupted")
+    trained = refit.best(ledger.records())
+    if trained is None or not refit.is_sound(trained):
+        reason = ledger.record(0).reason or "it is worse on images that it was trained on"
+        output.print(f"note: the refit is left out: {reason}")
+        return summary
+    refit.keep(trained.saved)
+    state = trained.saved.state
+    export(refit.settings, refit.folder, refit.data, state, proved=proof.proved)
+    prove(refit.settings, refit.folder, refit.data, state, thresholds=best_report(state)["thresholds"])
+    return dataclasses.replace(summary, refit=refit.facts(trained.record))
 
 
 def _interrupted_at_once(task: Task) -> Summary:

@@ -2,36 +2,49 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from typing_extensions import override
 
 from tune_smp.choices.states import trial_state
-from tune_smp.errors import NoTrialSucceededError, Problem, SettingsError, listing
+from tune_smp.errors import NoTrialSucceededError, Problem, listing
 from tune_smp.results.folder import RunFolder
+from tune_smp.results.model_card import Proved
 from tune_smp.results.summary import Summary
 from tune_smp.settings.command_line import words_for
 from tune_smp.settings.run import RunSettings
 from tune_smp.settings.search import SearchSettings
-from tune_smp.texts import counted
+from tune_smp.training.run_state import best_report
+from tune_smp.tuning import final
+from tune_smp.tuning.final import keeps_the_split
 from tune_smp.tuning.ledger import Ledger
 from tune_smp.tuning.listeners import Listener
-from tune_smp.tuning.space import ENCODER, FLAGS, MODEL, SearchSpace
-from tune_smp.tuning.space_checks import check_space
-from tune_smp.tuning.space_file import parse_space
-from tune_smp.tuning.trial_record import TrialRecord, best_of
+from tune_smp.tuning.space import SearchSpace
+from tune_smp.tuning.trial_record import AskedTrial, TrialRecord, best_of, of_the_search
+from tune_smp.workflows.final import (
+    Verdict,
+    final_seconds,
+    has_ended,
+    refit_seconds,
+    runs_of_the_final,
+    seconds_of_a_run,
+    verdict,
+    write_splits,
+)
 from tune_smp.workflows.preparation import PreparedData
-from tune_smp.workflows.printing import note, output
-from tune_smp.workflows.starting_weights import check_pretrained, fetch_encoder_weights
-from tune_smp.workflows.task import Best, Conclusion, Session, Task
+from tune_smp.workflows.printing import output
+from tune_smp.workflows.search_study import open_study
+from tune_smp.workflows.task import Best, Conclusion, Proof, Session, Task
 from tune_smp.workflows.trials import FolderKeeper, TableKeeper
 
 if TYPE_CHECKING:
+    from tune_smp.training.run_state import RunState
     from tune_smp.tuning.checkpoints import SavedRun
     from tune_smp.tuning.cluster import Node, Resources
     from tune_smp.tuning.shares import TrialShare
@@ -42,58 +55,6 @@ if TYPE_CHECKING:
 NODES_EVERY_S = 5.0
 # What a trial's command line need not say: it does not change the numbers.
 NOT_REPRODUCED = ("overwrite", "debug", "dashboard", "dashboardHost", "dashboardPort", "cacheDir")
-
-
-def stored_space(record: Mapping[str, Any], settings: SearchSettings) -> SearchSpace:
-    """The space that settings.json holds: the file may have changed since."""
-    return space_under(parse_space(record["space"]["text"], name=record["space"]["name"]), settings)
-
-
-def with_fixed(settings: SearchSettings, space: SearchSpace) -> SearchSettings:
-    """The settings of the search under its space: what it fixes of data, metric, seed and machine is not the trials'
-    alone."""
-    fixed = {
-        FLAGS[flag].field: value
-        for flag, value in space.fixed.items()
-        if FLAGS[flag].about.group in ("Data", "Machine") or flag in ("metricName", "seed")
-    }
-    return settings.with_changes(**fixed) if fixed else settings
-
-
-def with_trial_budget(settings: SearchSettings) -> SearchSettings:
-    """The settings with the time of a trial spelled out: it stays as it is when the search is given more time."""
-    if settings.trial_budget_s is None or settings.trial_budget is not None:
-        return settings
-    return settings.with_changes(trial_budget=f"{settings.trial_budget_s:g}s")
-
-
-def settings_record(settings: SearchSettings, space: SearchSpace) -> dict[str, Any]:
-    """Return what settings.json holds: the values under the space, and the flags that the command line gave."""
-    return {**with_fixed(settings, space).to_json(), "given": settings.to_json()["given"]}
-
-
-def space_under(space: SearchSpace, settings: SearchSettings) -> SearchSpace:
-    """The space under the command line, checked whole."""
-    given = settings.given_run_flags()
-    if settings.trial_budget is not None:
-        space = space.without_fixed("stepsPerEpoch")  # the time says how many
-        given["timeBudget"] = settings.trial_budget
-    overridden = [flag for flag in space.searched if flag in given]
-    narrowed = space.with_flags(given)
-    check_space(narrowed)
-    note(f"--{flag} is given: {given[flag]} for every trial, not searched" for flag in overridden)
-    return narrowed
-
-
-def look_at_weights(space: SearchSpace, data: PreparedData) -> None:
-    """Everything that trials start from is there, or fetched, before the first one starts."""
-    models = {encoder: space.model_for(encoder) for encoder in space.encoder_choices()}
-    # Data and weights alone matter here: what else a trial needs stays at its default.
-    kept = {name: value for name, value in space.given.items() if FLAGS[name].about.group in ("Data", "Output")}
-    kept |= {name: space.given[name] for name in ("pretrainedModel", "replaceHead") if name in space.given}
-    settings = [RunSettings.from_flags({**kept, MODEL: models[encoder], ENCODER: encoder}) for encoder in models]
-    check_pretrained(settings[0], data.store)
-    fetch_encoder_weights(settings)
 
 
 class SpaceSearch(Task):
@@ -114,6 +75,7 @@ class SpaceSearch(Task):
         super().__init__(settings, folder, data, listeners=listeners)
         self.space = space
         self.address = settings.address
+        self._began = time.monotonic()
 
     @property
     def storage(self) -> Path:
@@ -129,10 +91,11 @@ class SpaceSearch(Task):
         from tune_smp.tuning.display import Display  # noqa: PLC0415
         from tune_smp.tuning.gauges import GaugeKeeper  # noqa: PLC0415  imports ray
 
+        self._began = time.monotonic()  # the time budget's
         share = self._share(resources)
         study = open_study(self.settings, self.space, self.folder, concurrency=share.concurrency)
         ended = [record for record in study.records() if trial_state(record.state).has_ended]
-        kept = BestKept(self.storage)
+        kept = BestKept(self.storage, with_final=self.settings.finalists > 0)
         kept.ended(*ended)
         display = Display(
             output.console,
@@ -145,7 +108,54 @@ class SpaceSearch(Task):
         )
         keeper = FolderKeeper(self.folder, self.folder.trial_history)
         table = TableKeeper(study, self.folder, self.space.searched)
-        return Session(share, study, self._plan(share), display, [kept, keeper, table, GaugeKeeper()])
+        return Session(share, study, self._plan(share, study), display, [kept, keeper, table, GaugeKeeper()])
+
+    @override
+    def plans(self, session: Session) -> Iterator[SearchPlan]:
+        """The search, then its final; a final that an earlier session began comes first."""
+        study = cast("Study", session.ledger)
+        if study.planned_finalists():
+            yield from self._final(session)
+        if has_ended(study.records()) < session.plan.trials:
+            # Runs of earlier finals have ended too.
+            finals = study.ended() - has_ended(study.records())
+            yield dataclasses.replace(session.plan, trials=session.plan.trials + finals, time_budget_s=self.time_left)
+        if not study.planned_finalists() and final.is_due(study.records()):
+            self._draw_up_final(session)
+        if study.planned_finalists():
+            yield from self._final(session)
+
+    def _draw_up_final(self, session: Session) -> None:
+        study, concurrency = cast("Study", session.ledger), session.share.concurrency
+        records, left = study.records(), self.time_left
+        run = seconds_of_a_run(self.settings, records)
+        runs = runs_of_the_final(self.settings, run, left=left, concurrency=concurrency)
+        field = final.finalists(records)
+        finalists = final.draw_up(field, records, runs=runs, may_shrink=left is not None)
+        if finalists:
+            write_splits(self.folder, self.data, self.settings, finalists)
+            study.draw_up(finalists)
+
+    def _final(self, session: Session) -> Iterator[SearchPlan]:
+        from tune_smp.tuning.pruning import no_scheduler  # noqa: PLC0415  imports ray
+
+        study = cast("Study", session.ledger)
+        runs, left = study.planned_finalists(), self.time_left
+        session.display.final_begins(runs)
+        with study.final():
+            yield dataclasses.replace(
+                session.plan,
+                trials=study.ended() + runs,
+                scheduler=no_scheduler(),
+                time_budget_s=left,
+                reserve=lambda: refit_seconds(self.settings, seconds_of_a_run(self.settings, study.records())),
+            )
+
+    @property
+    def time_left(self) -> float | None:
+        """Seconds left of the time budget of this session; None where there is none."""
+        budget = self.settings.time_budget_s
+        return None if budget is None else max(budget - (time.monotonic() - self._began), 0.0)
 
     def _share(self, resources: Resources) -> TrialShare:
         """Return what a trial gets, after a check that it can be had."""
@@ -170,7 +180,7 @@ class SpaceSearch(Task):
             with_gpu=self.settings.device != "cpu",
         )
 
-    def _plan(self, share: TrialShare) -> SearchPlan:
+    def _plan(self, share: TrialShare, study: Study) -> SearchPlan:
         from tune_smp.tuning.pruning import (  # noqa: PLC0415  imports ray
             EPOCHS,
             SECONDS,
@@ -195,7 +205,22 @@ class SpaceSearch(Task):
             name=self.storage.name,
             room=self._room(share),
             time_budget_s=self.settings.time_budget_s,
+            reserve=self._reserve(study, concurrency=share.concurrency),
         )
+
+    def _reserve(self, study: Study, *, concurrency: int) -> Callable[[], float]:
+        """The seconds to be left for final and refit; what a run takes is known better after each trial."""
+        known_with, reserve = -1, 0.0
+
+        def seconds() -> float:
+            nonlocal known_with, reserve
+            if study.ended() != known_with:
+                known_with, run = study.ended(), seconds_of_a_run(self.settings, study.records())
+                reserve = final_seconds(self.settings, run, concurrency=concurrency)
+                reserve += refit_seconds(self.settings, run)
+            return reserve
+
+        return seconds
 
     def _room(self, share: TrialShare) -> Callable[[], int]:
         """How many trials can run at once: asked again and again, as nodes of a cluster come and go."""
@@ -221,7 +246,20 @@ class SpaceSearch(Task):
         return newest_of_trial(self.storage, number)
 
     @override
+    def split_of(self, asked: AskedTrial) -> Path:
+        if asked.finalist is None or keeps_the_split(asked.finalist):
+            return self.folder.split
+        return self.folder.split_of_round(asked.finalist.round)
+
+    @override
     def best(self, records: Sequence[TrialRecord]) -> Best | None:
+        """The best run of the final's winner that has the split of the search; without a final the best trial."""
+        for standing in final.standings(records):
+            if best := self._best_saved([row for row in records if _is_run_of(standing.number, row)]):
+                return best
+        return self._best_saved(of_the_search(records))
+
+    def _best_saved(self, records: Sequence[TrialRecord]) -> Best | None:
         remaining = list(records)
         while record := best_of(remaining):
             saved = self.saved(record.number)
@@ -238,7 +276,29 @@ class SpaceSearch(Task):
 
     @override
     def settings_of(self, record: TrialRecord) -> RunSettings:
-        return self.space.settings(record.flags)
+        settings = self.space.settings(record.flags)
+        return settings if record.finalist is None else final.with_fresh_seed(settings, record.finalist)
+
+    @override
+    def proof(self, best: Best, records: Sequence[TrialRecord]) -> Proof | None:
+        is_wanted, standings = self.settings.refit, final.standings(records)
+        if is_wanted is False or (is_wanted is None and not standings):
+            return None
+        state = best.saved.state
+        thresholds = tuple(best_report(state).get("thresholds", ()))
+        metric, count = (standings[0].mean, len(standings[0].metrics)) if standings else (state["best_metric"], 1)
+        number = best.record.finalist.of if best.record.finalist else best.record.number
+        runs = [row for row in records if number in (row.number, row.finalist and row.finalist.of)]
+        whole = [row for row in runs if row.state in ("completed", "early_stopped")]
+        return Proof(
+            self.space.settings(best.record.flags),
+            state,
+            whole or [best.record],
+            Proved(metric, count, thresholds),
+            seconds=self.time_left,
+            gpus=self.settings.gpus_per_trial,
+            address=self.address,
+        )
 
     @override
     def account(self, ending: str, ledger: Ledger, best: Best | None) -> Mapping[str, Any]:
@@ -250,7 +310,15 @@ class SpaceSearch(Task):
             "epochs_saved": sum(record.epochs_saved for record in records),
             "importances": cast("Study", ledger).importances() if best else {},
             "reproduce": self._reproduce(best) if best else None,
+            "final": found.to_json() if (found := self._verdict(records)) else None,
         }
+
+    def _verdict(self, records: Sequence[TrialRecord]) -> Verdict | None:
+        def state_of(record: TrialRecord) -> RunState | None:
+            saved = self.saved(record.number)
+            return saved.state if saved else None
+
+        return verdict(final.standings(records), records, self.settings, state_of)
 
     @override
     def conclusion(self, summary: Summary, records: Sequence[TrialRecord]) -> Conclusion:
@@ -262,6 +330,7 @@ class SpaceSearch(Task):
         if summary.state == "out_of_time":
             foot.append(f"the time budget is used up; {self.resume_hint}")
         head.append(_best_line(summary))
+        head += [found.words(summary.metric)] if (found := self._verdict(records)) else []
         head += [f"of pixels {summary.threshold_words}"] if summary.threshold_words else []
         return Conclusion(head, foot)
 
@@ -282,6 +351,13 @@ class SpaceSearch(Task):
         return Problem(f"no trial succeeded: {summary.reason}", where, f"see trials.csv{more}")
 
 
+def _is_run_of(number: int, record: TrialRecord) -> bool:
+    """Whether the trial, or a run of the final that repeats it, is comparable with the trials of the search."""
+    if record.finalist is None:
+        return record.number == number
+    return record.finalist.of == number and keeps_the_split(record.finalist)
+
+
 def _why_none(records: Sequence[TrialRecord]) -> str:
     """Say why no trial gave a model: the reasons, the most frequent first."""
     reasons = Counter(record.reason or record.state for record in records)
@@ -293,58 +369,3 @@ def _best_line(summary: Summary) -> str:
     if summary.default_metric is None or summary.best_metric is None:
         return f"{best} (the default, trial 0, gave no model)"
     return f"{best}; {summary.best_metric - summary.default_metric:+.4f} against the default (trial 0)"
-
-
-def open_study(settings: SearchSettings, space: SearchSpace, folder: RunFolder, *, concurrency: int) -> Study:
-    """The study in the folder, or a new one that begins with the plain default and what ``--warmStart`` adds."""
-    from tune_smp.tuning.first_points import default_values, earlier_values  # noqa: PLC0415  imports optuna
-    from tune_smp.tuning.portfolio import portfolio_values, read_portfolio  # noqa: PLC0415
-    from tune_smp.tuning.sampler import build_sampler  # noqa: PLC0415
-    from tune_smp.tuning.study import Study  # noqa: PLC0415
-
-    study = Study(
-        folder.study,
-        space,
-        name=folder.path.name,
-        # Another seed after each session: the same would draw the same points again.
-        sampler_after=lambda trials: build_sampler(
-            settings.sampler, seed=settings.seed + trials, concurrency=concurrency
-        ),
-    )
-    if study.is_new:
-        first = [default_values(space)]
-        if settings.warm_start is not None:
-            first += earlier_values(space, earlier_records(settings.warm_start))
-            note([_warm_start_note(settings.warm_start, fitting=len(first) - 1)])
-        known = portfolio_values(space, read_portfolio(settings.portfolio, space))
-        if known:
-            configurations = counted(len(known), "configuration")
-            note(
-                [f"tried early: {configurations} that did well on other collections (--portfolio none leaves them out)"]
-            )
-        first += known
-        study.begin(first)
-    return study
-
-
-def _warm_start_note(output_dir: Path, *, fitting: int) -> str:
-    if fitting:
-        trials = "the best trial" if fitting == 1 else f"the {fitting} best trials"
-        return f"tried first: {trials} of {output_dir} that {'lies' if fitting == 1 else 'lie'} in this space"
-    records = earlier_records(output_dir)
-    ended_well = sum(record.best_metric is not None for record in records)
-    return (
-        f"--warmStart changes nothing: of the trials of {output_dir} ({len(records)}, {ended_well} with a result) none "
-        "lies in this search space"
-    )
-
-
-def earlier_records(output_dir: Path) -> list[TrialRecord]:
-    """The trials of the search in this folder. Raises SettingsError where there is none, DataError if damaged."""
-    from tune_smp.tuning.study import records_in  # noqa: PLC0415  imports optuna
-
-    journal = RunFolder(output_dir).study
-    if not journal.is_file():
-        fix = "pass the --outputDir of an earlier search"
-        raise SettingsError(Problem("there is no search in the folder to start from", f"--warmStart {output_dir}", fix))
-    return records_in(journal)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tune_smp.errors import TuneSmpError
 from tune_smp.results.folder import RunFolder
+from tune_smp.results.model_card import Proved
 from tune_smp.results.summary import Summary
 from tune_smp.settings.run import RunFlags, RunSettings
-from tune_smp.tuning.trial_record import TrialRecord
+from tune_smp.tuning.trial_record import AskedTrial, TrialRecord
 from tune_smp.workflows.preparation import PreparedData
 
 if TYPE_CHECKING:
+    from tune_smp.training.run_state import RunState
     from tune_smp.tuning.checkpoints import SavedRun
     from tune_smp.tuning.cluster import Resources
     from tune_smp.tuning.display import Display
@@ -31,6 +34,23 @@ class Best:
 
     record: TrialRecord
     saved: SavedRun
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Proof:
+    """The runs that a refit repeats: their ``settings``, the newest ``state`` of the exported one, all ``records``, and
+    what they ``proved``.
+
+    ``seconds`` are left for the refit, None without a limit; ``gpus`` and ``address`` are those of the runs.
+    """
+
+    settings: RunSettings
+    state: RunState
+    records: Sequence[TrialRecord]
+    proved: Proved
+    seconds: float | None = None
+    gpus: float | None = None
+    address: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -84,6 +104,14 @@ class Task(ABC):
     def session(self, resources: Resources) -> Session:
         """Share the machines out, and open the ledger. Raises ResourceError where a trial cannot be had."""
 
+    def plans(self, session: Session) -> Iterator[SearchPlan]:
+        """What is run in the session, one after the other; the next is asked for when the one before has ended."""
+        yield session.plan
+
+    def split_of(self, asked: AskedTrial) -> Path:  # noqa: ARG002 - a search looks at it
+        """The split.csv of a trial."""
+        return self.folder.split
+
     @abstractmethod
     def saved(self, number: int) -> SavedRun | None:
         """The newest checkpoint of a trial that can be read."""
@@ -99,6 +127,10 @@ class Task(ABC):
     @abstractmethod
     def settings_of(self, record: TrialRecord) -> RunSettings:
         """The settings of a trial."""
+
+    @abstractmethod
+    def proof(self, best: Best, records: Sequence[TrialRecord]) -> Proof | None:
+        """What a refit repeats; None where none is wanted."""
 
     @abstractmethod
     def account(self, ending: str, ledger: Ledger, best: Best | None) -> Mapping[str, Any]:

@@ -10,17 +10,20 @@ from typing_extensions import override
 
 from tune_smp.choices.states import trial_state
 from tune_smp.errors import NoTrialSucceededError, Problem
+from tune_smp.results.model_card import Proved
 from tune_smp.results.summary import Summary
 from tune_smp.settings.run import RunSettings
+from tune_smp.training.run_state import best_report
 from tune_smp.tuning.ledger import Ledger, SingleTrial
 from tune_smp.tuning.trial_record import TrialRecord
 from tune_smp.workflows.printing import output
-from tune_smp.workflows.task import Best, Conclusion, Session, Task
+from tune_smp.workflows.task import Best, Conclusion, Proof, Session, Task
 from tune_smp.workflows.trials import FolderKeeper, NotePrinter
 
 if TYPE_CHECKING:
     from tune_smp.tuning.checkpoints import SavedRun
     from tune_smp.tuning.cluster import Resources
+    from tune_smp.tuning.shares import TrialShare
 
 
 class FixedRun(Task):
@@ -38,12 +41,11 @@ class FixedRun(Task):
         from tune_smp.tuning.display import RunDisplay  # noqa: PLC0415
         from tune_smp.tuning.gauges import GaugeKeeper  # noqa: PLC0415  imports ray
         from tune_smp.tuning.pruning import no_scheduler  # noqa: PLC0415
-        from tune_smp.tuning.shares import TrialShare  # noqa: PLC0415
         from tune_smp.tuning.tuner import SearchPlan  # noqa: PLC0415
 
         trials, metric = self.folder.trials, self.settings.metric_name
         return Session(
-            TrialShare(resources.cpus, min(1.0, resources.gpus), concurrency=1),
+            self._share(resources),
             self._trial,
             SearchPlan(1, no_scheduler(), storage=trials.parent, name=trials.name, room=lambda: 1),
             RunDisplay(
@@ -55,6 +57,11 @@ class FixedRun(Task):
             ),
             [self._keeper, NotePrinter(self.folder), GaugeKeeper()],
         )
+
+    def _share(self, resources: Resources) -> TrialShare:
+        from tune_smp.tuning.shares import TrialShare  # noqa: PLC0415
+
+        return TrialShare(resources.cpus, min(1.0, resources.gpus), concurrency=1)
 
     @override
     def saved(self, number: int) -> SavedRun | None:
@@ -77,6 +84,14 @@ class FixedRun(Task):
     @override
     def settings_of(self, record: TrialRecord) -> RunSettings:
         return self.settings
+
+    @override
+    def proof(self, best: Best, records: Sequence[TrialRecord]) -> Proof | None:
+        if not self.settings.refit:
+            return None
+        state = best.saved.state
+        thresholds = tuple(best_report(state).get("thresholds", ()))
+        return Proof(self.settings, state, records, Proved(state["best_metric"], 1, thresholds))
 
     @override
     def account(self, ending: str, ledger: Ledger, best: Best | None) -> Mapping[str, Any]:

@@ -60,11 +60,12 @@ def _configured(task: Task, share: TrialShare) -> Callable[[AskedTrial], TrialCo
         return TrialConfig(
             asked.settings.to_json(),
             store=task.data.store.path,
-            split=task.folder.split,
+            split=task.split_of(asked),
             start_from=saved.path if saved else None,
             cpus=share.cpus,
             gpus=share.gpus,
             number=asked.number,
+            counts_images=asked.finalist is not None,
         )
 
     return config

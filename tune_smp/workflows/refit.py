@@ -1,0 +1,124 @@
+"""The refit: a proved configuration trained once more, on training and validation images together."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Sequence
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import override
+
+from tune_smp.data.split import all_for_training, write_split
+from tune_smp.results.folder import RunFolder, read_json
+from tune_smp.results.summary import write_settings
+from tune_smp.settings.run import RunSettings
+from tune_smp.texts import counted, duration
+from tune_smp.tuning.trial_record import TrialRecord
+from tune_smp.workflows.final import LONGEST_REFIT
+from tune_smp.workflows.preparation import PreparedData
+from tune_smp.workflows.task import Best, Proof
+from tune_smp.workflows.training import FixedRun
+
+if TYPE_CHECKING:
+    from tune_smp.tuning.cluster import Resources
+    from tune_smp.tuning.shares import TrialShare
+
+STILL_RISING = 0.8
+"""A run whose best epoch lies beyond this share of it would have gained by a longer one."""
+NOISE = 0.01
+"""By how much the refit may be worse on the validation images, which it has seen, than models that have not."""
+
+
+def refit_settings(proof: Proof) -> RunSettings:
+    """The settings for as many steps as the runs were best at, in the mean; their schedule runs over these.
+
+    Runs with a time get so much of it. Where they were still rising at its end, and there is time, the refit is up to
+    ``LONGEST_REFIT`` times as long.
+    """
+    settings = proof.settings.with_changes(refit=False, batch_size=proof.state["batch_size"])
+    runs = [record for record in proof.records if record.best_epoch]
+    if settings.time_budget_s is not None:
+        share = fmean((run.best_epoch or 0) / run.epochs for run in runs)
+        seconds = settings.time_budget_s * share
+        if proof.seconds is not None:
+            seconds = LONGEST_REFIT * settings.time_budget_s if share >= STILL_RISING else seconds
+            seconds = min(seconds, proof.seconds)
+        return _timed(settings, seconds)
+    epochs = math.ceil(fmean(run.best_epoch or 0 for run in runs))
+    expected = epochs * fmean(row["seconds"] for row in proof.state["history"])
+    if proof.seconds is not None and expected > proof.seconds:
+        return _timed(settings, proof.seconds)
+    steps = proof.state["used"]["stepsPerEpoch"]
+    return settings.with_changes(max_epochs=epochs, patience=epochs, steps_per_epoch=steps)
+
+
+def _timed(settings: RunSettings, seconds: float) -> RunSettings:
+    without_steps = settings.with_changes(steps_per_epoch=None, time_budget=f"{max(seconds, 1.0):.0f}s")
+    # What would end it early has been seen in training, and says nothing.
+    return without_steps.with_changes(patience=without_steps.most_epochs)
+
+
+class Refit(FixedRun):
+    """A run on all labelled images in a folder of its own, which has no validation to speak of: the images that it
+    validates on are in its training too."""
+
+    command = "train"
+
+    def __init__(self, outer: RunFolder, data: PreparedData, proof: Proof) -> None:
+        """The refit in the folder of its run or search: a new one, or the one of the same runs that was begun there."""
+        folder = RunFolder(outer.refit)
+        of = [record.number for record in proof.records]
+        if not folder.is_started() or read_json(folder.settings).get("of") != of:
+            folder.clear()
+            _begin(folder, refit_settings(proof).with_changes(output_dir=folder.path), of=of)
+        settings = RunSettings.from_json(read_json(folder.settings)["settings"])
+        super().__init__(settings, folder, PreparedData(data.store, all_for_training(data.regions)))
+        write_split(folder.split, self.data.regions, data.store.collection)
+        self.address = proof.address
+        self._gpus = proof.gpus
+        self._least_metric = proof.proof.proved.metric - NOISE
+
+    @property
+    @override
+    def resume_hint(self) -> str:
+        return f"resume with: tune-smp resume {shlex.quote(str(self.folder.path.parent))}"
+
+    @property
+    def images(self) -> int:
+        """Number of images that it is trained on."""
+        return len({region.pair for region in self.data.regions})
+
+    @property
+    def announcement(self) -> str:
+        """The line that says what begins."""
+        time, epochs = self.settings.time_budget_s, counted(self.settings.max_epochs, "epoch")
+        length = epochs if time is None else duration(time)
+        return f"refit: the best settings once more, on all {counted(self.images, 'image')}: {length}"
+
+    def is_sound(self, trained: Best) -> bool:
+        """Whether it is no worse on the validation images, which it has seen, than models that have not."""
+        return bool(trained.saved.state["best_metric"] >= self._least_metric)
+
+    @override
+    def _share(self, resources: Resources) -> TrialShare:
+        from tune_smp.tuning.shares import share_out  # noqa: PLC0415
+
+        with_gpu = self.settings.device != "cpu"
+        return share_out(resources.nodes, cpus=None, gpus=self._gpus, most=1, with_gpu=with_gpu)
+
+    def facts(self, record: TrialRecord) -> dict[str, Any]:
+        """``refit`` of summary.json."""
+        return {
+            "model": str(self.folder.model),
+            "images": self.images,
+            "epochs": record.epochs,
+            "seconds": round(record.seconds, 1),
+        }
+
+
+def _begin(folder: RunFolder, settings: RunSettings, *, of: Sequence[int]) -> None:
+    folder.path.mkdir(parents=True, exist_ok=True)
+    folder.logs.mkdir(exist_ok=True)
+    write_settings(folder, Refit.command, settings.to_json(), of=list(of))
