@@ -49,7 +49,7 @@ def test_every_searched_flag_has_a_column_and_a_trial_without_it_an_empty_cell(t
 
     write_trials(folder, rows, searched=["learningRate", "momentum", "replaceHead"])
 
-    columns = "trial,state,learningRate,momentum,replaceHead,epochs,best_metric,best_epoch,seconds,reason"
+    columns = "trial,state,learningRate,momentum,replaceHead,epochs,best_metric,best_epoch,seconds,reason,finalist_of"
     assert list(read_csv(folder.trials_csv)[0]) == columns.split(",")
     first, second = read_trials(folder)
     assert first.chosen == {"learningRate": "0.001", "momentum": "", "replaceHead": "true"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from tune_smp.training import checkpoint
 from tune_smp.tuning.checkpoints import BestKept, keep_newest, newest_of_trial, newest_whole, trial_folder
 from tune_smp.tuning.trainable import CHECKPOINT_NAME
-from tune_smp.tuning.trial_record import TrialRecord, best_of
+from tune_smp.tuning.trial_record import Finalist, TrialRecord, best_of
 
 
 def stored(trials: Path, number: int, *, epochs: int = 2, session: str = "a", whole: bool = True) -> list[Path]:
@@ -96,6 +97,19 @@ def test_a_new_session_keeps_what_the_old_one_did(tmp_path: Path, at_once: bool)
         assert found is not None
         expected.append(found.number)
     assert with_checkpoints(tmp_path) == set(expected)
+
+
+def test_what_a_final_may_export_is_kept(tmp_path: Path) -> None:
+    """The default, however poor, and every run of the final that gave a result."""
+    records = [record(0, 0.1), *(record(number, 0.1 + 0.1 * number) for number in range(1, 7))]
+    records += [dataclasses.replace(record(7, 0.2), finalist=Finalist(3, 1))]
+    records += [dataclasses.replace(record(8, 0.9, "diverged"), finalist=Finalist(3, 2))]
+    for row in records:
+        stored(tmp_path, row.number, epochs=1)
+    kept = BestKept(tmp_path, with_final=True)
+    for row in records:
+        kept.ended(row)
+    assert with_checkpoints(tmp_path) == {0, 4, 5, 6, 7}
 
 
 def test_nothing_there_is_nothing_to_keep(tmp_path: Path) -> None:

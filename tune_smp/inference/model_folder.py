@@ -29,9 +29,12 @@ class ExportedModel:
 def open_model(path: Path) -> ExportedModel:
     """The exported model in an output folder or in its ``model/``; reads no weights.
 
+    Of an output folder with a refit that is the refit, which has seen every labelled image; its own ``model/`` is the
+    one that was measured.
+
     Raises DataError where there is none, where a file of it is missing, or where a newer version wrote it.
     """
-    folder = path / "model" if (path / "model").is_dir() else path
+    folder = next((path / name for name in ("refit/model", "model") if (path / name).is_dir()), path)
     if not folder.is_dir():
         raise DataError(Problem("there is no such model folder", f"--model {path}", "pass the folder that a run wrote"))
     missing = [name for name in FILES if not (folder / name).is_file()]

@@ -35,6 +35,11 @@ class TrialRow:
     reason: str
     finalist_of: int | None = None
 
+    @property
+    def is_default(self) -> bool:
+        """Whether it has the settings of trial 0."""
+        return 0 in (self.number, self.finalist_of)
+
 
 def write_trials(folder: RunFolder, rows: Sequence[Mapping[str, Any]], *, searched: Sequence[str]) -> None:
     """Write trials.csv, ordered by best metric, then by trial number; whole or not at all.

@@ -38,13 +38,19 @@ def paired_gain(ours: Sequence[ImageCounts], theirs: Sequence[ImageCounts], metr
 
     Raises ValueError where rounds or images are not the same.
     """
-    rounds = [(np.array(a), np.array(b)) for a, b in zip(ours, theirs, strict=True)]
-    if any(len(a) != len(b) or len(a) == 0 for a, b in rounds):
-        raise ValueError("each round needs the same images, at least one")
+    rounds = _pairs(ours, theirs)
     mean = fmean(_difference(a.sum(axis=0), b.sum(axis=0), metric, mode) for a, b in rounds)
     if len(rounds) == 1 and len(rounds[0][0]) == 1:
         return PairedGain(mean, None, None)
-    random = np.random.default_rng(0)
+    low, high = np.percentile(gain_samples(ours, theirs, metric, mode), [2.5, 97.5]).tolist()
+    return PairedGain(mean, low, high)
+
+
+def gain_samples(
+    ours: Sequence[ImageCounts], theirs: Sequence[ImageCounts], metric: Metric, mode: Mode
+) -> NDArray[np.float64]:
+    """The gain in each of the bootstrap samples (``SAMPLES``,), see `paired_gain`."""
+    rounds, random = _pairs(ours, theirs), np.random.default_rng(0)
     samples = [
         fmean(
             _resampled(*rounds[place], random=random, metric=metric, mode=mode)
@@ -52,8 +58,16 @@ def paired_gain(ours: Sequence[ImageCounts], theirs: Sequence[ImageCounts], metr
         )
         for _ in range(SAMPLES)
     ]
-    low, high = np.percentile(samples, [2.5, 97.5]).tolist()
-    return PairedGain(mean, low, high)
+    return np.array(samples)
+
+
+def _pairs(
+    ours: Sequence[ImageCounts], theirs: Sequence[ImageCounts]
+) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    rounds = [(np.array(a), np.array(b)) for a, b in zip(ours, theirs, strict=True)]
+    if any(len(a) != len(b) or len(a) == 0 for a, b in rounds):
+        raise ValueError("each round needs the same images, at least one")
+    return rounds
 
 
 def _resampled(

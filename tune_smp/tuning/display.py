@@ -88,6 +88,12 @@ class SearchState:
         if number in self.running:
             self.running[number] = dataclasses.replace(self.running[number], restarted=True)
 
+    def leave_running(self) -> None:
+        """Note that the trials under way were left where they are."""
+        for number, trial in self.running.items():
+            self._others[number] = dataclasses.replace(trial.record, state="interrupted")
+        self.running.clear()
+
     def end(self, record: TrialRecord, *, now: float) -> None:
         """Note how a trial ended."""
         ended = self.running.pop(record.number, None)
@@ -223,6 +229,7 @@ class Display(Listener):
     def final_begins(self, runs: int) -> None:
         """The search has ended, and its best trials and the default are run again."""
         with self._lock:
+            self._state.leave_running()
             self._state.num_trials = len(self._state.ended) + runs
         self._print(f"final: the best trials and the default, on fresh seeds: {counted(runs, 'run')}")
 

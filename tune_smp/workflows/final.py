@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from tune_smp.training.paired_gain import ImageCounts, PairedGain
     from tune_smp.training.run_state import RunState
 
-START_S = 5.0
-"""Seconds until a worker trains: a process, torch, and the model."""
+START_S = 10.0
+"""Seconds until a worker trains: a process, torch, and the model, on a machine that is busy with others."""
 REFIT_SHARE = 0.25
 """Share of a search's time that is kept for the refit, where that needs it."""
 LONGEST_REFIT = 4.0

@@ -31,6 +31,14 @@ NOISE = 0.01
 """By how much the refit may be worse on the validation images, which it has seen, than models that have not."""
 
 
+def has_time(proof: Proof) -> bool:
+    """Whether half of the time is left in which the runs came to their best epochs: with less the refit is poor."""
+    if proof.seconds is None:
+        return True
+    took = fmean(record.seconds * (record.best_epoch or 0) / record.epochs for record in proof.records)
+    return proof.seconds >= 0.5 * took
+
+
 def refit_settings(proof: Proof) -> RunSettings:
     """The settings for as many steps as the runs were best at, in the mean; their schedule runs over these.
 
@@ -38,15 +46,14 @@ def refit_settings(proof: Proof) -> RunSettings:
     ``LONGEST_REFIT`` times as long.
     """
     settings = proof.settings.with_changes(refit=False, batch_size=proof.state["batch_size"])
-    runs = [record for record in proof.records if record.best_epoch]
     if settings.time_budget_s is not None:
-        share = fmean((run.best_epoch or 0) / run.epochs for run in runs)
+        share = fmean((run.best_epoch or 0) / run.epochs for run in proof.records)
         seconds = settings.time_budget_s * share
         if proof.seconds is not None:
             seconds = LONGEST_REFIT * settings.time_budget_s if share >= STILL_RISING else seconds
             seconds = min(seconds, proof.seconds)
         return _timed(settings, seconds)
-    epochs = math.ceil(fmean(run.best_epoch or 0 for run in runs))
+    epochs = math.ceil(fmean(run.best_epoch or 0 for run in proof.records))
     expected = epochs * fmean(row["seconds"] for row in proof.state["history"])
     if proof.seconds is not None and expected > proof.seconds:
         return _timed(settings, proof.seconds)
@@ -78,7 +85,7 @@ class Refit(FixedRun):
         write_split(folder.split, self.data.regions, data.store.collection)
         self.address = proof.address
         self._gpus = proof.gpus
-        self._least_metric = proof.proof.proved.metric - NOISE
+        self._least_metric = proof.proved.metric - NOISE
 
     @property
     @override

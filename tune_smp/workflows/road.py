@@ -25,7 +25,7 @@ from tune_smp.tuning.trial_record import TrialRecord
 from tune_smp.workflows.delivery import best_epoch_facts, export, prove, require_onnx, write_onnx, write_report
 from tune_smp.workflows.preparation import prepare
 from tune_smp.workflows.printing import output
-from tune_smp.workflows.refit import Refit
+from tune_smp.workflows.refit import Refit, has_time
 from tune_smp.workflows.search_space import (
     look_at_weights,
     settings_record,
@@ -165,6 +165,11 @@ def _refit(task: Task, best: Best, records: Sequence[TrialRecord], summary: Summ
     proof = None if summary.state == "interrupted" else task.proof(best, records)
     if proof is None:
         return summary
+    if not has_time(proof):
+        output.print(
+            "note: no time is left for a refit; a longer --timeBudget has it, and --refit false keeps none free"
+        )
+        return summary
     # Whatever ends the program from here on, the task can be resumed.
     dataclasses.replace(summary, state="interrupted").write(task.folder)
     refit = Refit(task.folder, task.data, proof)
@@ -199,7 +204,14 @@ def _interrupted_at_once(task: Task) -> Summary:
 def _conclude(task: Task, summary: Summary, records: Sequence[TrialRecord]) -> None:
     """Say how it ended and what to type next; an end without success is raised."""
     conclusion = task.conclusion(summary, records)
-    paths = (f"model: {summary.model}", f"report: {task.folder.report}") if summary.model is not None else ()
+    paths: tuple[str, ...] = ()
+    if summary.model is not None:
+        paths = (f"model: {summary.model}", f"report: {task.folder.report}")
+    if summary.refit is not None:
+        paths = (
+            *paths,
+            f"refit: {summary.refit['model']} (predict --model OUT takes it; OUT/model is the one measured)",
+        )
     for line in (*conclusion.head, *paths, *conclusion.foot):
         output.print(line)
     if summary.state == "interrupted":

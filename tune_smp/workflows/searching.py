@@ -28,6 +28,7 @@ from tune_smp.tuning.listeners import Listener
 from tune_smp.tuning.space import SearchSpace
 from tune_smp.tuning.trial_record import AskedTrial, TrialRecord, best_of, of_the_search
 from tune_smp.workflows.final import (
+    START_S,
     Verdict,
     final_seconds,
     has_ended,
@@ -148,7 +149,8 @@ class SpaceSearch(Task):
                 trials=study.ended() + runs,
                 scheduler=no_scheduler(),
                 time_budget_s=left,
-                reserve=lambda: refit_seconds(self.settings, seconds_of_a_run(self.settings, study.records())),
+                # The runs were planned to fit: one that takes longer is not thrown away, and the refit is shorter.
+                reserve=lambda: 0.5 * refit_seconds(self.settings, seconds_of_a_run(self.settings, study.records())),
             )
 
     @property
@@ -295,7 +297,7 @@ class SpaceSearch(Task):
             state,
             whole or [best.record],
             Proved(metric, count, thresholds),
-            seconds=self.time_left,
+            seconds=None if (left := self.time_left) is None else max(left - START_S, 0.0),
             gpus=self.settings.gpus_per_trial,
             address=self.address,
         )

@@ -16,6 +16,17 @@ MakeFolder = Callable[..., RunFolder]
 
 VOID = {"meta", "img", "input", "br"}
 
+FINAL: dict[str, Any] = {
+    "rounds": 2,
+    "images": 8,
+    "standings": [
+        {"trial": 7, "mean": 0.8, "metrics": [0.81, 0.79]},
+        {"trial": 0, "mean": 0.75, "metrics": [0.7, 0.8]},
+    ],
+    "gain": {"mean": 0.05, "low": 0.01, "high": 0.09},
+}
+"""``final`` of summary.json."""
+
 
 class Page(HTMLParser):
     """The elements of a page, its text by the innermost element, and whether every element is closed."""

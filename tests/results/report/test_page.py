@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.results.report.html_page import Page, example, read
+from tests.results.report.html_page import FINAL, Page, example, read
 from tune_smp.results.folder import RunFolder, read_csv, read_json, write_csv, write_json
+from tune_smp.results.leaderboard import write_trials
 from tune_smp.results.report.facts import gather
 from tune_smp.results.report.figures import MOST_CURVES
 from tune_smp.results.report.page import write_page
@@ -70,6 +71,40 @@ def test_thresholds_stand_beside_the_score_at_a_half(
 )
 def test_a_search_that_gained_nothing_says_so(make_search: MakeFolder, summary: dict[str, Any], sentence: str) -> None:
     assert sentence in read(make_search(**summary)).text()
+
+
+def test_the_final_is_shown_with_how_sure_it_is(make_search: MakeFolder) -> None:
+    page = read(make_search(final=FINAL, refit={"model": "/out/refit/model", "images": 12}))
+    text = page.text()
+    assert "trained again on 2 fresh seeds" in text
+    assert "95 % interval over seeds and 8 validation images: +0.0100 to +0.0900." in text
+    assert "trial 0, the default" in page.text("td")
+    assert "0.8100, 0.7900" in page.text("td")
+    assert "Expect about 0.8000, the mean of the final, on new images" in text
+    assert "trained once more on all 12 labelled images" in text
+
+
+@pytest.mark.parametrize(
+    ("final", "words"),
+    [
+        ({**FINAL, "gain": {"mean": 0.05, "low": -0.01, "high": 0.09}}, "+0.0900: that may be chance."),
+        ({**FINAL, "gain": None}, "the best in the mean was exported."),
+        ({**FINAL, "standings": FINAL["standings"][::-1]}, "None was better than the default."),
+    ],
+)
+def test_a_final_that_shows_little_says_so(make_search: MakeFolder, final: dict[str, Any], words: str) -> None:
+    assert words in read(make_search(final=final)).text()
+
+
+def test_the_default_that_won_the_final_is_the_default(make_search: MakeFolder) -> None:
+    folder = make_search(best_trial=16, final=FINAL)
+    rows = read_csv(folder.trials_csv)
+    repeated = {**rows[0], "trial": 16, "state": "completed", "best_metric": 0.99, "finalist_of": 0}
+    write_trials(folder, [*rows, repeated], searched=["learningRate", "modelName", "momentum"])
+    page = read(folder)
+    assert "No trial was better than the default configuration" in page.text()
+    assert "Best trial and default" not in page.text("h2")
+    assert "completed, repeats 0" in page.text("td")
 
 
 def test_the_table_has_every_trial_and_marks_two(make_search: MakeFolder) -> None:

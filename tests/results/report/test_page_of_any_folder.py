@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.results.report.html_page import example, read
+from tests.results.report.html_page import FINAL, example, read
 from tune_smp.results.folder import RunFolder, read_json, write_json
 from tune_smp.results.leaderboard import write_trials
 from tune_smp.results.report.page import write_page
@@ -140,7 +140,7 @@ junk = st.recursive(
 def test_no_value_breaks_the_report(make_search: MakeFolder, tmp_path: Path, data: st.DataObject) -> None:
     folder = RunFolder(tmp_path / "search")
     if not folder.path.exists():
-        make_search(4)
+        make_search(4, final=FINAL, refit={"model": "refit/model", "images": 9})
     originals = {path: path.read_text() for path in (folder.settings, folder.summary)}
     for path, text in originals.items():
         content = json.loads(text)

@@ -16,6 +16,7 @@ from tune_smp.results.leaderboard import number, whole_number
 from tune_smp.results.report import figures, numbers
 from tune_smp.results.report.commands import NextCommand, again, has_model, next_commands
 from tune_smp.results.report.facts import Facts, mapping, text
+from tune_smp.results.report.final import FinalRow, final_rows, final_words, refit_words
 from tune_smp.results.report.pictures import ExamplePicture, Shown, shown
 from tune_smp.results.report.tables import Difference, Failure, TrialTable, differences, failures, trial_table
 from tune_smp.texts import counted, duration
@@ -70,6 +71,9 @@ class Page:
     unreadable: str
     commands: tuple[NextCommand, ...]
     again: str
+    final: tuple[FinalRow, ...]
+    final_words: str
+    refit: str
     differences: tuple[Difference, ...]
     plots: tuple[Plot, ...]
     importances: tuple[Bar, ...]
@@ -105,6 +109,9 @@ def page_of(facts: Facts, examples: Sequence[ExamplePicture]) -> Page:
         unreadable=listing(facts.unreadable),
         commands=next_commands(facts),
         again=again(facts),
+        final=final_rows(facts),
+        final_words=final_words(facts),
+        refit=refit_words(facts),
         differences=differences(facts),
         plots=tuple(_search_plots(facts) if facts.is_search else _train_plots(facts)),
         importances=_bars(facts.summary.get("importances"), numbers.percent, by_share=True),
@@ -133,7 +140,7 @@ def _comparison(facts: Facts) -> str:
         return ""
     if facts.default is None:
         return "The default configuration (trial 0) has no score to compare with."
-    if facts.best_row is not None and facts.best_row.number == 0:
+    if facts.best_row is not None and facts.best_row.is_default:
         return "No trial was better than the default configuration (trial 0)."
     beyond = numbers.gain(facts.best - facts.default)
     return f"{beyond} against the default configuration (trial 0), which reached {numbers.metric(facts.default)}."
@@ -182,9 +189,11 @@ def _optimism(facts: Facts) -> str:
     images = counted(facts.validation_images, "validation image") if facts.validation_images else ""
     these = f"the same {images}" if images else "the same validation images"
     chosen = "trial and epoch shown as best were" if facts.is_search else "epoch shown as best was"
+    final = final_rows(facts)
+    less = f"about {final[0].mean}, the mean of the final," if final else "somewhat less"
     return (
         f"Scores here are optimistic: the {chosen} chosen on {these} that give the score. "
-        "Expect somewhat less on new images, and keep a set of images aside for a score to publish."
+        f"Expect {less} on new images, and keep a set of images aside for a score to publish."
     )
 
 

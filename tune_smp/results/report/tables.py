@@ -93,7 +93,7 @@ def searched(trials: Sequence[TrialRow]) -> tuple[str, ...]:
 def differences(facts: Facts) -> tuple[Difference, ...]:
     """The best trial beside trial 0; none where one of the two is missing or both are one."""
     best, default = facts.best_row, facts.default_row
-    if best is None or default is None or best.number == default.number:
+    if best is None or default is None or best.is_default:
         return ()
     pairs = [(flag, default.chosen.get(flag, ""), best.chosen.get(flag, "")) for flag in searched(facts.trials)]
     return tuple(
@@ -121,6 +121,7 @@ def members_text(members: Sequence[int]) -> list[str]:
 
 def _score(row: TrialRow) -> tuple[Cell, ...]:
     state = row.state.replace("_", " ")
+    state += f", repeats {row.finalist_of}" if row.finalist_of is not None else ""
     return (
         _number(row.number, str(row.number)),
         _number(row.best_metric, numbers.metric(row.best_metric)),

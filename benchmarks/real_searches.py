@@ -1,0 +1,185 @@
+"""Real searches against the default trained for the same time, on images that neither has seen.
+
+Every fourth image is kept back. On the others, ``tune-smp search --searchSpace quick --resource seconds`` has so many
+minutes, and then the default of that space, trial 0 of the search, is trained by ``tune-smp train --timeBudget`` for as
+long. What each delivers (``predict`` with the output folder), and the search's own proved model, segments the images
+kept back. Nothing else should run on the machine. What is recorded already is not run again.
+
+    python -m benchmarks.real_searches --data COLLECTIONS --work FOLDER [--minutes 10] [--collections a,b] [--seeds 0,1]
+    python -m benchmarks.real_searches --report
+
+``data/real_searches.json`` has a record for each: collection, seed, minutes, and for each model its pixels (tp, fp, fn,
+tn) of each class, image by image.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from shutil import copyfile, rmtree
+from typing import Any
+
+import numpy as np
+import torch
+
+import tune_smp
+from benchmarks.kept_back import COLLECTIONS
+from tune_smp.choices.metrics import METRICS
+from tune_smp.data.labels import Mode
+from tune_smp.data.opening import find_collection, open_store
+from tune_smp.data.store.image_store import ImageStore
+from tune_smp.settings.run import RunSettings
+from tune_smp.training.metrics import PixelCounts, metrics_from_counts
+from tune_smp.training.paired_gain import gain_samples
+from tune_smp.tuning.first_points import default_values
+from tune_smp.tuning.space import values_by_flag
+from tune_smp.tuning.space_file import read_space
+
+RECORDS = Path(__file__).parent / "data" / "real_searches.json"
+SPACE = "quick"
+DEFAULT, PROVED, DELIVERED = "default", "proved", "delivered"
+MODELS = (DEFAULT, PROVED, DELIVERED)
+
+Record = Mapping[str, Any]
+
+
+def data_flags(folder: Path, collection: str) -> dict[str, Any]:
+    mode = collection.rpartition("-")[2]
+    return {"imagesDir": folder, "labelsDir": folder, "segmentationMode": mode, **COLLECTIONS[collection]}
+
+
+def default_flags() -> dict[str, Any]:
+    """Trial 0 of the space as flags of ``train``; of the epochs the time says how many."""
+    space = read_space(SPACE)
+    flags = {**space.fixed, **values_by_flag(default_values(space))}
+    return {flag: value for flag, value in flags.items() if flag not in ("stepsPerEpoch", "maxEpochs", "patience")}
+
+
+def kept_back(store: ImageStore) -> list[int]:
+    """Every fourth pair, by name."""
+    order = sorted(range(len(store)), key=lambda pair: store.pairs[pair].name)
+    return [pair for place, pair in enumerate(order) if place % 4 == 3]
+
+
+def copy_others(store: ImageStore, kept: Sequence[int], folder: Path) -> None:
+    """The files of all pairs but those kept back."""
+    for number, pair in enumerate(store.pairs):
+        if number not in kept:
+            for name, paths in (("images", pair.images), ("labels", pair.labels)):
+                (folder / name).mkdir(parents=True, exist_ok=True)
+                for path in paths:
+                    copyfile(path, folder / name / path.name)
+
+
+def counts_on(model: Path, store: ImageStore, kept: Sequence[int]) -> list[list[list[int]]]:
+    """The pixels of each image kept back, as ``predict`` would segment it."""
+    predictor = tune_smp.load(model, device="cpu")
+    preprocessing = predictor.preprocessing
+    found = []
+    for pair in kept:
+        probabilities = torch.from_numpy(predictor.predict(store.image(pair), output="probabilities"))[None]
+        counts = PixelCounts(preprocessing.segmentation_mode, preprocessing.class_map.classes)
+        counts.add_probabilities(probabilities, torch.from_numpy(store.mask(pair).copy())[None])
+        found.append(counts.at(preprocessing.thresholds))
+    return found
+
+
+def run(command: str, flags: Mapping[str, Any]) -> float:
+    """Seconds that a command took."""
+    began = time.monotonic()
+    words = [f"--{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in flags.items()]
+    subprocess.run([sys.executable, "-m", "tune_smp", command, *words], check=True)
+    return round(time.monotonic() - began, 1)
+
+
+def compare(data: Path, work: Path, collection: str, seed: int, minutes: float) -> Record:
+    """One search and one default, from the images to the pixels of those kept back."""
+    everything = RunSettings.from_flags({**data_flags(data / collection, collection), "outputDir": work / "none"})
+    store = open_store(everything, find_collection(everything))
+    kept = kept_back(store)
+    place = work / f"{collection}-{seed}"
+    rmtree(place, ignore_errors=True)
+    copy_others(store, kept, place / "data")
+    common = {"seed": seed, "dashboard": False, "device": "cpu", "timeBudget": f"{minutes:g}m"}
+    given = {**data_flags(place / "data", collection), **common}
+    search = {"searchSpace": SPACE, "resource": "seconds", "outputDir": place / "search"}
+    default = {**default_flags(), "outputDir": place / "default"}
+    seconds = [run("search", {**given, **search}), run("train", {**given, **default})]
+    models = {DEFAULT: place / "default", PROVED: place / "search" / "model", DELIVERED: place / "search"}
+    return {
+        **{"collection": collection, "seed": seed, "minutes": minutes, "seconds": seconds},
+        "final": json.loads((place / "search" / "summary.json").read_text("utf-8"))["final"],
+        "counts": {name: counts_on(model, store, kept) for name, model in models.items()},
+    }
+
+
+def metric_of(record: Record, model: str) -> float:
+    """The IoU of a model over all images kept back."""
+    counts = np.array(record["counts"][model]).sum(axis=0).tolist()
+    return metrics_from_counts(counts, mode_of(record["collection"])).iou
+
+
+def mode_of(collection: str) -> Mode:
+    modes: Mapping[str, Mode] = {"binary": "binary", "multiclass": "multiclass", "multilabel": "multilabel"}
+    return modes[collection.rpartition("-")[2]]
+
+
+def gain(records: Sequence[Record], model: str) -> tuple[float, float, float]:
+    """The gain over the default, in the mean of the collections, and its interval of 95 % over seeds and images."""
+    by_collection: dict[str, list[Record]] = {}
+    for record in records:
+        by_collection.setdefault(record["collection"], []).append(record)
+    means, samples = [], []
+    for collection, rows in by_collection.items():
+        ours, theirs = ([row["counts"][name] for row in rows] for name in (model, DEFAULT))
+        samples.append(gain_samples(ours, theirs, METRICS["IoU"], mode_of(collection)))
+        means.append(np.mean([metric_of(row, model) - metric_of(row, DEFAULT) for row in rows]))
+    low, high = np.percentile(np.mean(samples, axis=0), [2.5, 97.5])
+    return float(np.mean(means)), float(low), float(high)
+
+
+def report(records: Sequence[Record]) -> None:
+    """Print a line for each search, and the mean gain with its interval."""
+    print(f"{'collection':<20} seed  {'default':>8} {'proved':>8} {'delivered':>9}")
+    for row in records:
+        values = [metric_of(row, model) for model in MODELS]
+        print(f"{row['collection']:<20} {row['seed']:>4}  {values[0]:8.4f} {values[1]:8.4f} {values[2]:9.4f}")
+    for model in (PROVED, DELIVERED):
+        mean, low, high = gain(records, model)
+        better = sum(metric_of(row, model) > metric_of(row, DEFAULT) for row in records)
+        print(f"{model}: {mean:+.4f} ({low:+.4f} to {high:+.4f}), better in {better} of {len(records)}")
+
+
+def recorded() -> list[Record]:
+    found: list[Record] = json.loads(RECORDS.read_text("utf-8")) if RECORDS.exists() else []
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--work", type=Path)
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--collections", default=",".join(COLLECTIONS))
+    parser.add_argument("--seeds", default="0,1")
+    parser.add_argument("--report", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.report:
+        report(recorded())
+        return
+    for seed in map(int, arguments.seeds.split(",")):
+        for collection in arguments.collections.split(","):
+            key = (collection, seed, arguments.minutes)
+            if key not in [(row["collection"], row["seed"], row["minutes"]) for row in recorded()]:
+                record = compare(arguments.data.absolute(), arguments.work.absolute(), *key)
+                RECORDS.write_text(json.dumps([*recorded(), record]) + "\n", "utf-8")
+                report([record])
+
+
+if __name__ == "__main__":
+    main()
