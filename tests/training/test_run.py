@@ -23,6 +23,7 @@ from tune_smp.data.store.image_store import ImageStore
 from tune_smp.errors import DataError
 from tune_smp.settings.run import RunSettings
 from tune_smp.training import checkpoint
+from tune_smp.training.metrics import metrics_from_counts
 from tune_smp.training.run import TrainingRun
 from tune_smp.training.run_state import EpochReport, RunState
 from tune_smp.training.validation import Validation
@@ -405,3 +406,21 @@ def test_pixels_reach_the_model_normalised(
     assert 0.6 < pixels.std().item() < 1.4
     raw = np.unique(store.image(0))
     assert raw.max() > 50
+
+
+@pytest.mark.parametrize("mode", ["binary", "multiclass", "multilabel"])
+def test_the_pixels_of_each_image_add_up_to_the_metric_of_the_best_epoch(
+    mode: Mode, make_settings: MakeSettings, make_store: MakeStore, regions: Regions, tmp_path: Path
+) -> None:
+    run = TrainingRun(make_settings(segmentation_mode=mode, ignore_value=None), make_store(mode), regions)
+    while run.stop is None:
+        run.run_epoch()
+    weights = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
+    run.count_images()
+    checkpoint.save(run.state_dict(), tmp_path / "state.pth")
+    counts = checkpoint.load(tmp_path / "state.pth")["image_counts"]
+    assert counts is not None
+    assert len(counts) == sum(region.subset == "validation" for region in regions)
+    together = np.array(counts).sum(axis=0).tolist()
+    assert metrics_from_counts(together, mode).iou == pytest.approx(run.best_metric, abs=1e-6)
+    assert all(torch.equal(weights[name], tensor) for name, tensor in run.model.state_dict().items())
