@@ -72,8 +72,8 @@ def test_a_trial_has_one_gpu_at_most(tmp_path: Path) -> None:
 def test_a_trial_in_seconds_needs_to_know_how_many(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="needs to know how long a trial may last"):
         settings(tmp_path, resource="seconds")
-    with pytest.raises(SettingsError, match="--trialBudget means something with --resource seconds only"):
-        settings(tmp_path, trialBudget="2m")
+    with pytest.raises(SettingsError, match="--trialBudget is a time, and --resource epochs gives trials none"):
+        settings(tmp_path, resource="epochs", trialBudget="2m")
     with pytest.raises(SettingsError, match="--trialBudget must be a length of time above 0, got 'long'"):
         settings(tmp_path, resource="seconds", trialBudget="long")
 
@@ -82,8 +82,30 @@ def test_the_time_of_a_trial_stays_when_the_search_is_given_more(tmp_path: Path)
     begun = with_trial_budget(settings(tmp_path, resource="seconds", timeBudget="10m"))
     assert (begun.trial_budget, begun.trial_budget_s) == ("60s", 60.0)
     assert with_budget(begun, num_trials=None, time_budget="2h").trial_budget_s == 60.0
-    in_epochs = settings(tmp_path, timeBudget="10m")
+    in_epochs = settings(tmp_path, timeBudget="10m", resource="epochs")
     assert with_trial_budget(in_epochs) == in_epochs
+
+
+@pytest.mark.parametrize(
+    ("flags", "seconds"),
+    [
+        ({}, None),
+        ({"numTrials": "9"}, None),
+        ({"timeBudget": "10m"}, 60.0),
+        ({"timeBudget": "10m", "numTrials": "9"}, None),
+        ({"timeBudget": "10m", "numTrials": "9", "resource": "seconds"}, 60.0),
+        ({"numTrials": "9", "trialBudget": "45s"}, 45.0),
+    ],
+)
+def test_trials_have_a_time_where_time_alone_ends_the_search_or_they_are_given_one(
+    tmp_path: Path, flags: dict[str, str], seconds: float | None
+) -> None:
+    assert settings(tmp_path, **flags).trial_budget_s == seconds
+
+
+def test_a_search_that_time_ended_and_trials_extend_keeps_their_time(tmp_path: Path) -> None:
+    begun = with_trial_budget(settings(tmp_path, timeBudget="10m"))
+    assert with_budget(begun, num_trials=40, time_budget=None).trial_budget_s == 60.0
 
 
 def test_trials_in_seconds_have_a_time_in_place_of_steps(tmp_path: Path) -> None:

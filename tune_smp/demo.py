@@ -47,7 +47,6 @@ def _settings(data: Path, output: Path) -> SearchSettings:
         segmentation_mode="binary",
         search_space="quick",
         num_trials=TRIALS,
-        resource="seconds",
         trial_budget=TRIAL_BUDGET,
         max_epochs=EPOCHS,
         tile_size=TILE_SIZE,

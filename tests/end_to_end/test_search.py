@@ -272,7 +272,7 @@ def test_a_time_budget_ends_a_search_that_has_a_result(
     search_folder: Reader, tune_smp: Command, nuclei: Path, arguments_of_search: Arguments, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    done = tune_smp(*arguments_of_search(nuclei, output, "--timeBudget=40"))
+    done = tune_smp(*arguments_of_search(nuclei, output, "--timeBudget=40", "--finalists=0"))
     assert done.returncode == 0, done.stderr
     assert f"the time budget is used up; resume with: tune-smp resume {output}" in done.stdout
     folder = search_folder(output)
@@ -291,7 +291,7 @@ def test_trials_of_equal_seconds(
 ) -> None:
     """Each trial fills its time; the time, not the space, says how many steps that is."""
     output = tmp_path / "out"
-    given = ("--resource=seconds", "--trialBudget=3s", "--numTrials=3")
+    given = ("--trialBudget=3s", "--numTrials=3")
     done = tune_smp(*arguments_of_search(nuclei, output, *given))
     assert done.returncode == 0, done.stderr
     folder = search_folder(output)

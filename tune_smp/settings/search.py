@@ -30,12 +30,12 @@ TIME_BUDGET = About("Search", absent="until every trial has ended")
 
 def seconds_need_a_budget(draft: Draft) -> Iterator[Problem]:
     """Trials that are compared in seconds have a time to fill, others have not."""
-    budget, in_seconds = draft.values.get("trial_budget"), draft.values.get("resource") == "seconds"
-    if budget is not None and not in_seconds:
-        fix = "pass --resource seconds too, or leave --trialBudget out"
-        where = draft.where("trial_budget")
-        yield Problem("--trialBudget means something with --resource seconds only", where, fix)
-    if in_seconds and budget is None and draft.values.get("time_budget") is None:
+    budget, resource = draft.values.get("trial_budget"), draft.values.get("resource")
+    if budget is not None and resource == "epochs":
+        fix = "leave one of the two out"
+        where = draft.where("trial_budget", "resource")
+        yield Problem("--trialBudget is a time, and --resource epochs gives trials none", where, fix)
+    if resource == "seconds" and budget is None and draft.values.get("time_budget") is None:
         fix = "pass --trialBudget, such as 2m, or a --timeBudget, of which each trial has a tenth"
         yield Problem("--resource seconds needs to know how long a trial may last", "--resource seconds", fix)
 
@@ -90,12 +90,13 @@ class SearchSettings(RunFlags):
     """GPUs of a trial, at most 1; 0.5 lets two trials share one."""
     scheduler: Annotated[str, About("Search", choices=tuple(SCHEDULERS), table="schedulers")] = "asha"
     """Trial scheduler: what ends poor trials early."""
-    resource: Annotated[Literal["epochs", "seconds"], About("Search")] = "epochs"
-    """Resource that trials are given and compared at: with seconds, a fast net has more steps."""
+    resource: Annotated[Literal["auto", "epochs", "seconds"], About("Search")] = "auto"
+    """Resource that trials are given and compared at: with seconds, a fast net has more steps; auto takes seconds where
+    trialBudget is given, or timeBudget alone ends the search."""
     trial_budget: Annotated[
         str | None, MinLen(1), About("Search", absent="a tenth of timeBudget, where trials are compared in seconds")
     ] = None
-    """Time budget of a trial, such as 90s or 10m (--resource seconds)."""
+    """Time budget of a trial, such as 90s or 10m."""
     grace_period: Annotated[
         int | None, Ge(1), About("Search", unit="epochs", absent="3, or as long as the warm-up")
     ] = None
@@ -144,10 +145,10 @@ class SearchSettings(RunFlags):
     @property
     def trial_budget_s(self) -> float | None:
         """The time budget of a trial in seconds; None where trials have epochs."""
-        if self.resource == "epochs":
-            return None
         if self.trial_budget is not None:
             return seconds_of(self.trial_budget)
+        if self.resource == "epochs" or (self.resource == "auto" and not self.is_ended_by_time_alone):
+            return None
         assert self.time_budget_s is not None  # noqa: S101 - a rule sees to it
         return self.time_budget_s / TRIALS_OF_A_BUDGET
 
