@@ -48,6 +48,24 @@ def prove(settings: RunSettings, folder: RunFolder, data: PreparedData, state: R
     return metric
 
 
+def add_view_gains(settings: RunFlags, folder: RunFolder, data: PreparedData) -> None:
+    """Measure what test-time augmentation gains with the exported model, and put it into ``model/``.
+
+    The model is good without it: what goes wrong here is reported, not raised.
+    """
+    from tune_smp.inference.view_measurement import measure_views  # noqa: PLC0415  imports torch
+    from tune_smp.results.export import write_views  # noqa: PLC0415
+
+    metric, device = settings.metric_name, settings.device
+    try:
+        gains = measure_views(folder.model, data.store, data.regions, metric_name=metric, device=device)
+        if gains is not None:
+            write_views(folder.model, gains)
+    except Exception as error:
+        logger.exception("test-time augmentation could not be measured")
+        output.print(f"note: what test-time augmentation gains could not be measured ({error})")
+
+
 def require_onnx(settings: RunFlags) -> None:
     """Raise SettingsError where ONNX is asked for and cannot be written: said before anything is trained."""
     if settings.export_onnx:

@@ -21,7 +21,15 @@ from tune_smp.tuning.portfolio import read_portfolio
 from tune_smp.tuning.space_file import read_space
 from tune_smp.tuning.space_records import as_json
 from tune_smp.tuning.trial_record import TrialRecord
-from tune_smp.workflows.delivery import best_epoch_facts, export, prove, require_onnx, write_onnx, write_report
+from tune_smp.workflows.delivery import (
+    add_view_gains,
+    best_epoch_facts,
+    export,
+    prove,
+    require_onnx,
+    write_onnx,
+    write_report,
+)
 from tune_smp.workflows.preparation import prepare
 from tune_smp.workflows.printing import output
 from tune_smp.workflows.searching import (
@@ -138,9 +146,11 @@ def _deliver(task: Task, best: Best, summary: Summary) -> Summary:
     if "used" in state:  # a checkpoint of an older version does not say what it ran with
         write_used(task.folder, state["used"])
     export(settings, task.folder, task.data, state)
+    evaluated = prove(settings, task.folder, task.data, state)
+    add_view_gains(settings, task.folder, task.data)
     return dataclasses.replace(
         summary,
-        evaluated_metric=prove(settings, task.folder, task.data, state),
+        evaluated_metric=evaluated,
         model=str(task.folder.model),
         **best_epoch_facts(state, task.data.store.class_map.names, settings.metric),
     )
