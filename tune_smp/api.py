@@ -168,11 +168,12 @@ def load(
     tile_size: int | None = None,
     overlap: int | None = None,
     batch_size: int | None = None,
-    test_time_augmentation: bool = False,
+    test_time_augmentation: bool | str = "none",
 ) -> ArrayPredictor:
     """The exported model in an output folder, or in its ``model/``, ready to predict arrays and files.
 
-    Raises DataError where there is no whole model.
+    ``test_time_augmentation``: none, flips, all (or True) or auto, as ``predict`` takes it. Raises DataError where
+    there is no whole model.
     """
     from tune_smp.inference.array_predictor import load_predictor  # noqa: PLC0415  imports torch
 

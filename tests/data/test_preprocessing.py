@@ -12,6 +12,7 @@ import pytest
 from tune_smp.data.labels import ClassMap
 from tune_smp.data.normalization import Normalization
 from tune_smp.data.preprocessing import FILE_NAME, FORMAT_VERSION, Preprocessing, read_preprocessing
+from tune_smp.data.view_gains import ViewGains, ViewScore
 from tune_smp.errors import DataError
 
 RECORD = Preprocessing(
@@ -70,7 +71,41 @@ def test_thresholds_that_cannot_be(tmp_path: Path, thresholds: Any) -> None:
         read_preprocessing(write(tmp_path, document))
 
 
-@pytest.mark.parametrize("key", [key for key in RECORD.to_json() if key not in ("format_version", "thresholds")])
+SCORES = {"none": ViewScore(0.8, 0.5), "flips": ViewScore(0.81, 2.0), "all": ViewScore(0.8105, 4.0)}
+GAINS = ViewGains.of(SCORES, metric="IoU", images=3, device="cpu")  # type: ignore[arg-type]
+
+
+def test_what_views_gain_is_read_back_where_it_was_measured(tmp_path: Path) -> None:
+    document = replace(RECORD, views=GAINS).to_json()
+    found = read_preprocessing(write(tmp_path, document)).views
+    assert found == GAINS
+    assert (found.recommended, found.factor("flips")) == ("flips", 4.0)
+    del document["views"]
+    assert read_preprocessing(write(tmp_path, document)).views is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"presets": {}},
+        {"presets": 3},
+        {"recommended": "sixteen"},
+        {"recommended": []},
+        {"images": "many"},
+        {"presets": {**GAINS.to_json()["presets"], "flips": {"metric": None, "seconds_per_megapixel": 1.0}}},
+        {"presets": {**GAINS.to_json()["presets"], "none": {"metric": 0.8, "seconds_per_megapixel": 0}}},
+    ],
+)
+def test_views_that_cannot_be(tmp_path: Path, change: dict[str, Any]) -> None:
+    views = {**GAINS.to_json(), **change}
+    with pytest.raises(DataError, match=rf"views cannot be read: (.|\n)*{FILE_NAME}"):
+        read_preprocessing(write(tmp_path, {**RECORD.to_json(), "views": views}))
+
+
+OPTIONAL = ("format_version", "thresholds", "views")
+
+
+@pytest.mark.parametrize("key", [key for key in RECORD.to_json() if key not in OPTIONAL])
 def test_a_missing_key_is_named(tmp_path: Path, key: str) -> None:
     document = RECORD.to_json()
     del document[key]

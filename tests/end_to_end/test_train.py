@@ -151,6 +151,45 @@ def test_the_exported_model_scores_what_the_run_said(undisturbed: Undisturbed) -
     assert record["thresholds"] == list(validation.thresholds)
 
 
+def test_what_views_gain_is_measured_shown_and_taken(
+    undisturbed: Undisturbed, tune_smp: Command, nuclei: Path, tmp_path: Path
+) -> None:
+    import numpy as np
+    import tifffile
+
+    output, _ = undisturbed
+    views = read_json(output / "model" / "preprocessing.json")["views"]
+    assert (views["metric"], views["images"], views["device"]) == ("IoU", 3, "cpu")
+    assert list(views["presets"]) == ["none", "flips", "all"]
+    plain = views["presets"]["none"]["metric"]
+    assert plain == pytest.approx(read_json(output / "summary.json")["best_metric"], abs=0.1), (
+        "the same model and images"
+    )
+    card, report = (output / "model" / "README.md").read_text(), (output / "report.html").read_text()
+    for name, score in views["presets"].items():
+        assert f"| {name} | {score['metric']:.4f} |" in card
+        assert f'<code>{name}</code></td><td class="number">{score["metric"]:.4f}</td>' in report
+    assert f"`auto` takes\n`{views['recommended']}`" in card
+
+    def predicted(*words: str) -> tuple[np.ndarray, str]:
+        folder = tmp_path / (words[-1] if words else "default")
+        done = tune_smp(
+            *("predict", "--model", output, "--imagesDir", nuclei, "--imagesPattern", "nuclei_000.tif"),
+            *("--outputDir", folder, "--device", "cpu", "--output=probabilities", *words),
+        )
+        assert done.returncode == 0, done.stderr
+        return tifffile.imread(folder / "nuclei_000.ome.tif"), done.stdout
+
+    default, said = predicted()
+    auto, said_of_auto = predicted("--testTimeAugmentation", "auto")
+    taken, _ = predicted("--testTimeAugmentation", views["recommended"])
+    np.testing.assert_array_equal(auto, taken)
+    recommended = views["presets"][views["recommended"]]["metric"]
+    assert ("note: --testTimeAugmentation" in said) == (recommended - plain > 0.002)
+    assert "note: --testTimeAugmentation" not in said_of_auto
+    assert np.array_equal(default, auto) == (views["recommended"] == "none")
+
+
 def test_a_finished_run_is_kept(
     undisturbed: Undisturbed, tune_smp: Command, nuclei: Path, arguments_of_train: Arguments
 ) -> None:

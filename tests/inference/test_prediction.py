@@ -19,7 +19,9 @@ from tune_smp.data.normalization import affine
 from tune_smp.data.preprocessing import Preprocessing
 from tune_smp.data.reading.formats import open_image
 from tune_smp.data.reading.images import LabelWriter
+from tune_smp.data.view_gains import ViewGains, ViewScore
 from tune_smp.errors import DataError, ResourceError, SettingsError
+from tune_smp.inference.array_predictor import load_predictor
 from tune_smp.inference.prediction import predict_folder
 from tune_smp.settings.predict import PredictSettings
 
@@ -296,5 +298,58 @@ def test_tiles_batches_and_views_are_passed_on(
 
     plain = predicted(tile_size=64, overlap=16)
     np.testing.assert_allclose(predicted(tile_size=64, overlap=16, batch_size=1), plain, atol=1e-5)
-    for change in ({"tile_size": 96}, {"overlap": 0}, {"test_time_augmentation": True}):
+    for change in ({"tile_size": 96}, {"overlap": 0}, {"test_time_augmentation": "flips"}):
         assert np.abs(predicted(**{"tile_size": 64, "overlap": 16, **change}) - plain).max() > 1e-4
+
+
+def with_gains(preprocessing: Preprocessing, none: float, flips: float, every: float) -> Preprocessing:
+    scores = {"none": ViewScore(none, 0.5), "flips": ViewScore(flips, 2.0), "all": ViewScore(every, 4.0)}
+    measured = ViewGains.of(scores, metric="IoU", images=3, device="cpu")  # type: ignore[arg-type]
+    return replace(preprocessing, views=measured)
+
+
+def test_true_is_all_auto_is_what_paid_and_the_default_is_none(
+    tmp_path: Path, settings: Make, images: Make, export: Make, make_preprocessing: Make
+) -> None:
+    model = export(tmp_path / "model", with_gains(make_preprocessing(), 0.8, 0.81, 0.8105))
+    (image,) = images((32, 32))
+
+    def predicted(**changes: Any) -> NDArray[Any]:
+        predict_folder(settings(output="probabilities", overwrite=True, **changes))
+        return read(tmp_path / "out" / "img_0.ome.tif")
+
+    def by_hand(turns: int, axes: tuple[int, ...]) -> NDArray[Any]:
+        seen = np.rot90(np.flip(image[None], axes), turns, (-2, -1)).copy()
+        return np.flip(np.rot90(probabilities(model, make_preprocessing(), seen), -turns, (-2, -1)), axes)
+
+    eight = np.mean([by_hand(turns, axes) for axes in ((), (-1,)) for turns in range(4)], axis=0)
+    np.testing.assert_allclose(predicted(test_time_augmentation=True), eight, atol=1e-5)
+    np.testing.assert_array_equal(predicted(test_time_augmentation="all"), predicted(test_time_augmentation=True))
+    four = np.mean([by_hand(turns, axes) for axes in ((), (-1,)) for turns in (0, 2)], axis=0)
+    np.testing.assert_allclose(predicted(test_time_augmentation="auto"), four, atol=1e-5)
+    np.testing.assert_allclose(predicted(), by_hand(0, ()), atol=1e-5)
+    for asked, wanted in ((True, eight), ("flips", four), ("auto", four), (False, by_hand(0, ()))):
+        loaded = load_predictor(tmp_path / "model", device="cpu", test_time_augmentation=asked)
+        np.testing.assert_allclose(loaded.predict(image, output="probabilities"), wanted, atol=1e-5)
+    with pytest.raises(SettingsError, match="--testTimeAugmentation has no choice 'flip'"):
+        load_predictor(tmp_path / "model", test_time_augmentation="flip")
+
+
+def test_a_gain_that_nobody_asked_for_is_noted(
+    tmp_path: Path, settings: Make, images: Make, export: Make, make_preprocessing: Make
+) -> None:
+    images((32, 32))
+
+    def notes(**changes: Any) -> tuple[str, ...]:
+        return predict_folder(settings(overwrite=True, **changes)).notes
+
+    export(tmp_path / "model", with_gains(make_preprocessing(), 0.8, 0.81, 0.8105))
+    (only,) = notes()
+    assert "--testTimeAugmentation flips had +0.0100 IoU on validation images, in 4.0 times the time" in only
+    assert notes(test_time_augmentation="none") == notes(test_time_augmentation="auto") == ()
+    export(tmp_path / "model", with_gains(make_preprocessing(), 0.8, 0.8018, 0.8015))
+    assert notes() == ()
+    export(tmp_path / "model", make_preprocessing())
+    assert notes() == ()
+    (unknown,) = notes(test_time_augmentation="auto")
+    assert "does not say what pays" in unknown

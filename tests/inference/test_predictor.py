@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tune_smp.choices.views import PRESETS
 from tune_smp.data.channel_statistics import image_statistics
 from tune_smp.data.normalization import Normalization, affine
 from tune_smp.data.preprocessing import Preprocessing
@@ -149,22 +150,23 @@ def test_a_constant_image_gives_numbers(make_preprocessing: Make, make_source: M
     assert np.isfinite(got).all()
 
 
+class Slanted(nn.Module):
+    """Sees more on the right than on the left."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images + torch.linspace(-3, 3, images.shape[-1])
+
+
 def test_views_change_nothing_for_a_pixelwise_network_and_are_averaged_for_another(
     make_preprocessing: Make, make_source: Make, pixelwise: Make, random_image: Make
 ) -> None:
-    class Slanted(nn.Module):
-        """Sees more on the right than on the left."""
-
-        def forward(self, images: Tensor) -> Tensor:
-            return images + torch.linspace(-3, 3, images.shape[-1])
-
     image = random_image(1, 1, 32, 32)
-    plain, mean = (Predictor(pixelwise(), make_preprocessing(), test_time_augmentation=tta) for tta in (False, True))
+    plain, mean = (Predictor(pixelwise(), make_preprocessing(), views=PRESETS[name]) for name in ("none", "all"))
     np.testing.assert_allclose(whole(plain, make_source(image)), whole(mean, make_source(image)), atol=1e-5)
 
     constant = make_source(np.full((1, 1, 32, 32), 5, np.uint8))
     slanted = whole(Predictor(Slanted(), make_preprocessing()), constant)[0, 0]
-    straight = whole(Predictor(Slanted(), make_preprocessing(), test_time_augmentation=True), constant)[0, 0]
+    straight = whole(Predictor(Slanted(), make_preprocessing(), views=PRESETS["all"]), constant)[0, 0]
     assert abs(slanted - slanted[:, ::-1]).max() > 0.5
     for same in (straight[::-1], straight[:, ::-1], straight.T):
         np.testing.assert_allclose(straight, same, atol=1e-6)
@@ -172,6 +174,33 @@ def test_views_change_nothing_for_a_pixelwise_network_and_are_averaged_for_anoth
     tilt = 1 / (1 + np.exp(-np.linspace(-3, 3, 32)))
     half = (tilt + tilt[::-1]) / 2
     np.testing.assert_allclose(straight, (half[None] + half[:, None]) / 2, atol=1e-5)
+
+
+def test_flips_are_the_mean_of_the_four_flipped_predictions(
+    make_preprocessing: Make, make_source: Make, random_image: Make
+) -> None:
+    class Skewed(nn.Module):
+        """Looks at a pixel from where it lies: no two views agree."""
+
+        def forward(self, images: Tensor) -> Tensor:
+            side = torch.linspace(-2, 2, images.shape[-1])
+            return images * side + side.exp()[:, None]
+
+    image = random_image(1, 1, 32, 32)
+    preprocessing = make_preprocessing()
+    by_hand = np.mean(
+        [
+            np.flip(expected(Skewed(), preprocessing, np.flip(image[0], axes).copy()), axes)
+            for axes in ((), (-1,), (-2,), (-1, -2))
+        ],
+        axis=0,
+    )
+
+    plain = Predictor(Skewed(), preprocessing)
+    flipped = whole(plain.with_views(PRESETS["flips"]), make_source(image))[0]
+
+    np.testing.assert_allclose(flipped, by_hand, atol=1e-5)
+    assert np.abs(flipped - whole(plain, make_source(image))[0]).max() > 0.1, "the first one keeps its own views"
 
 
 def test_other_channels_than_the_model_has_are_refused(

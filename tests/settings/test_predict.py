@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from tune_smp.errors import Problem, SettingsError
+from tune_smp.settings.command_line import settings_from
 from tune_smp.settings.commands import DemoSettings
 from tune_smp.settings.data import CheckSettings, DataSettings
-from tune_smp.settings.predict import PredictSettings
+from tune_smp.settings.predict import PredictSettings, asked_views
 from tune_smp.settings.run import RunSettings
 
 FLAGS = {"model": "/out", "imagesDir": "/images", "outputDir": "/masks"}
@@ -68,3 +69,41 @@ def test_messages_name_their_own_command(refused: Callable[..., tuple[Problem, .
     (unknown,) = refused({"outputdir": "x"}, DemoSettings)
     assert unknown.problem == "--outputdir is not a flag of tune-smp demo"
     assert unknown.fix == "did you mean '--outputDir'? one of: --debug, --outputDir"
+
+
+@pytest.mark.parametrize(
+    ("words", "preset"),
+    [
+        ([], "none"),
+        (["--testTimeAugmentation"], "all"),
+        (["--testTimeAugmentation", "--overwrite"], "all"),
+        (["--testTimeAugmentation", "true"], "all"),
+        (["--testTimeAugmentation=Yes"], "all"),
+        (["--testTimeAugmentation", "1"], "all"),
+        (["--testTimeAugmentation=false"], "none"),
+        (["--testTimeAugmentation", "off"], "none"),
+        (["--testTimeAugmentation", "none"], "none"),
+        (["--testTimeAugmentation=flips"], "flips"),
+        (["--testTimeAugmentation", "all"], "all"),
+        (["--testTimeAugmentation", "auto"], "auto"),
+    ],
+)
+def test_augmentation_is_a_switch_or_a_preset(words: list[str], preset: str) -> None:
+    chosen = settings_from(PredictSettings, [*(f"--{name}={value}" for name, value in FLAGS.items()), *words])
+    assert chosen.test_time_augmentation == preset
+    assert PredictSettings.from_json(json.loads(json.dumps(chosen.to_json()))) == chosen
+
+
+@pytest.mark.parametrize(("value", "preset"), [(True, "all"), (False, "none"), ("flips", "flips"), ("yes", "all")])
+def test_augmentation_from_python(value: bool | str, preset: str) -> None:
+    assert asked_views(value) == preset
+    assert PredictSettings.from_flags({**FLAGS, "testTimeAugmentation": value}).test_time_augmentation == preset
+
+
+@pytest.mark.parametrize("value", ["flip", "8", "All"])
+def test_another_augmentation_is_refused(value: str) -> None:
+    with pytest.raises(SettingsError, match=r"has no choice '.*'\n.*one of: none, flips, all, auto") as caught:
+        PredictSettings.from_flags({**FLAGS, "testTimeAugmentation": value})
+    with pytest.raises(SettingsError) as by_hand:
+        asked_views(value)
+    assert str(by_hand.value) == str(caught.value)

@@ -15,6 +15,7 @@ from typing import Any, Self, get_args
 from tune_smp.choices.metrics import DEFAULT_THRESHOLD
 from tune_smp.data.labels import ClassMap, Mode
 from tune_smp.data.normalization import Normalization
+from tune_smp.data.view_gains import ViewGains
 from tune_smp.errors import DataError, Problem, listing
 
 FILE_NAME = "preprocessing.json"
@@ -51,7 +52,8 @@ class Preprocessing:
     ``divisor``: tile sizes must be multiples of it. ``fixed_tile_size``: the only size that the encoder takes, if any.
     ``channel_variable`` and ``channel_values``: the files that were stacked into channels, in this order, if any were.
     ``thresholds``: the probability above which a pixel is of each class, in binary and multilabel mode; empty in
-    multiclass mode, and in models of earlier versions, where it is 0.5.
+    multiclass mode, and in models of earlier versions, where it is 0.5. ``views``: what test-time augmentation was
+    measured to gain; None where it was not.
     """
 
     class_map: ClassMap
@@ -68,6 +70,7 @@ class Preprocessing:
     channel_values: tuple[int | float | str, ...] = ()
     metric: Mapping[str, Any] = field(default_factory=dict)
     thresholds: tuple[float, ...] = ()
+    views: ViewGains | None = None
 
     @property
     def segmentation_mode(self) -> Mode:
@@ -89,6 +92,7 @@ class Preprocessing:
             "normalization": self.normalization.to_json(),
             "channel_values": list(self.channel_values),
             "thresholds": list(self.thresholds),
+            "views": self.views.to_json() if self.views is not None else None,
         }
 
     @classmethod
@@ -100,6 +104,7 @@ class Preprocessing:
             normalization=_normalization(keys["normalization"], keys["channels"], where),
             channel_values=tuple(keys["channel_values"]),
             thresholds=_thresholds(keys, where),
+            views=_views(keys.get("views"), where),
             **{key: keys[key] for key in _AS_THEY_ARE},
         )
 
@@ -174,6 +179,16 @@ def _thresholds(document: Mapping[str, Any], where: str) -> tuple[float, ...]:
         said = f"thresholds must be a number between 0 and 1 for each class ({wanted[1]}), received {thresholds!r}"
         raise DataError(Problem(said, where, _BROKEN))
     return tuple(thresholds)
+
+
+def _views(document: Any, where: str) -> ViewGains | None:
+    """What test-time augmentation gains, where it was measured: models of earlier versions do not know."""
+    if document is None:
+        return None
+    try:
+        return ViewGains.from_json(document)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(Problem(f"views cannot be read: {error!r}", where, _BROKEN)) from error
 
 
 def _is(value: object, types: tuple[type, ...]) -> bool:

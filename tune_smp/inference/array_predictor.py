@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tune_smp.choices.views import PRESETS
 from tune_smp.data.preprocessing import Preprocessing
 from tune_smp.data.reading.image_reader import ImageInfo
 from tune_smp.errors import DataError, Problem
@@ -17,7 +18,8 @@ from tune_smp.inference.model_folder import open_model
 from tune_smp.inference.outputs import to_labels
 from tune_smp.inference.predictor import Predictor
 from tune_smp.inference.sources import PixelSource, StackedReader
-from tune_smp.inference.tiling import choose_tiling
+from tune_smp.inference.views import taken_preset
+from tune_smp.settings.predict import asked_views
 from tune_smp.training.precision import choose_device, use_fast_kernels
 
 
@@ -66,24 +68,24 @@ def load_predictor(
     tile_size: int | None = None,
     overlap: int | None = None,
     batch_size: int | None = None,
-    test_time_augmentation: bool = False,
+    test_time_augmentation: bool | str = "none",
 ) -> ArrayPredictor:
     """The exported model in an output folder or in its ``model/``; the arguments are the flags of ``predict``.
 
-    Raises DataError where there is no whole model, SettingsError for tiles that it cannot take, ResourceError without
-    the GPU asked for.
+    Raises DataError where there is no whole model, SettingsError for tiles that it cannot take and for an augmentation
+    that there is not, ResourceError without the GPU asked for.
     """
+    asked = asked_views(test_time_augmentation)
     exported = open_model(path)
-    tiling = choose_tiling(exported.preprocessing, tile_size=tile_size, overlap=overlap)
+    exported.tiling(tile_size=tile_size, overlap=overlap)  # refused before the device is looked for
     chosen = choose_device(device)
     use_fast_kernels(chosen)
-    predictor = Predictor(
-        exported.load(),
-        exported.preprocessing,
+    predictor = exported.predictor(
         device=chosen,
-        tiling=tiling,
+        tile_size=tile_size,
+        overlap=overlap,
         batch_size=batch_size,
-        test_time_augmentation=test_time_augmentation,
+        views=PRESETS[taken_preset(asked, exported.preprocessing.views)],
     )
     return ArrayPredictor(predictor, exported.path)
 

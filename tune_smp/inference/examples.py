@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from tune_smp.choices.metrics import METRICS
-from tune_smp.data.normalization import Normalization
 from tune_smp.data.preprocessing import Preprocessing
-from tune_smp.data.reading.image_reader import ImageInfo
 from tune_smp.data.split import Region
 from tune_smp.data.store.image_store import ImageStore
-from tune_smp.data.tiles import windows
 from tune_smp.inference.model_folder import open_model
 from tune_smp.inference.outputs import to_prediction
 from tune_smp.inference.predictor import Predictor
+from tune_smp.inference.validation_parts import Part, count, part_of, probabilities
 from tune_smp.results.report.pictures import ExamplePicture
 from tune_smp.training.metrics import Metrics, PixelCounts
 from tune_smp.training.precision import choose_device, use_fast_kernels
@@ -32,59 +27,25 @@ FEWEST = 3
 
 
 @dataclass(frozen=True)
-class _Part:
-    """An image of the store by the part of it that counts; what prediction reads pixels from."""
-
-    store: ImageStore
-    region: Region  # no larger than LARGEST
-
-    @property
-    def info(self) -> ImageInfo:
-        """Size, channels and type of the part."""
-        image, region = self.store.image(self.region.pair), self.region
-        return ImageInfo(self.store.channels, region.y1 - region.y0, region.x1 - region.x0, 1, image.dtype)
-
-    def read(self, plane: int = 0, y: slice = slice(None), x: slice = slice(None)) -> NDArray[Any]:  # noqa: ARG002
-        """Pixels (C, h, w); the store has a pair of its own for each plane."""
-        return self._cut(self.store.image(self.region.pair))[:, y, x]
-
-    @property
-    def mask(self) -> NDArray[np.uint8]:
-        """(K or 1, h, w) of the part, 255 = ignored."""
-        return self._cut(self.store.mask(self.region.pair))
-
-    def _cut(self, pixels: NDArray[Any]) -> NDArray[Any]:
-        region = self.region
-        return pixels[:, region.y0 : region.y1, region.x0 : region.x1]
-
-
-@dataclass(frozen=True)
 class _Judge:
     """Predicts parts of images with one model and scores them by one metric."""
 
-    model: nn.Module
-    preprocessing: Preprocessing
-    device: torch.device
+    predictor: Predictor
 
-    def probabilities(self, part: _Part) -> NDArray[np.float32]:
-        """(K, h, w) of a part, normalised by the constants of its whole image, as in training."""
-        scale, offset = self.preprocessing.normalization.affine(part.store.statistics(part.region.pair))
-        constants = Normalization("none", "collection", tuple(scale.tolist()), tuple(offset.tolist()))
-        own = replace(self.preprocessing, normalization=constants)
-        rows = Predictor(self.model, own, device=self.device).predict(part)
-        return np.concatenate([strip.probabilities for strip in rows], axis=1)
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The model's own."""
+        return self.predictor.preprocessing
 
-    def metrics(self, part: _Part) -> Metrics:
+    def metrics(self, part: Part) -> Metrics:
         """Of the part alone, by its own counts."""
         counts = PixelCounts(self.preprocessing.segmentation_mode, self.preprocessing.class_map.classes)
-        counts.add_probabilities(
-            torch.from_numpy(self.probabilities(part))[None], torch.from_numpy(part.mask.copy())[None]
-        )
+        count(counts, probabilities(self.predictor, part), part)
         return counts.metrics(self.preprocessing.class_thresholds)
 
-    def prediction(self, part: _Part) -> NDArray[np.uint8]:
+    def prediction(self, part: Part) -> NDArray[np.uint8]:
         """(1 or K, h, w): class numbers, or 0 and 1."""
-        return to_prediction(self.probabilities(part), self.preprocessing)
+        return to_prediction(probabilities(self.predictor, part), self.preprocessing)
 
 
 def validation_examples(
@@ -107,8 +68,8 @@ def validation_examples(
     exported = open_model(model)
     target = choose_device(device)
     use_fast_kernels(target)
-    judge = _Judge(exported.load(), exported.preprocessing, target)
-    parts = [_part(store, region) for region in regions if region.subset == "validation"]
+    judge = _Judge(exported.predictor(device=target))
+    parts = [part_of(store, region, largest=LARGEST) for region in regions if region.subset == "validation"]
     looked_at = _evenly(parts, most)
     key = METRICS[metric_name].key
     scored = sorted(_scores(judge, looked_at, key), key=lambda pair: -pair[0])
@@ -121,37 +82,21 @@ def validation_examples(
     )
 
 
-def _scores(judge: _Judge, parts: Sequence[_Part], key: str) -> Iterator[tuple[float, _Part]]:
+def _scores(judge: _Judge, parts: Sequence[Part], key: str) -> Iterator[tuple[float, Part]]:
     for part in parts:
         metrics = judge.metrics(part)
         if any(value is not None for value in metrics.class_iou):
             yield getattr(metrics, key), part
 
 
-def _chosen(scored: Sequence[tuple[float, _Part]]) -> list[tuple[str, tuple[float, _Part]]]:
+def _chosen(scored: Sequence[tuple[float, Part]]) -> list[tuple[str, tuple[float, Part]]]:
     """Which are shown, of parts from the best to the worst."""
     places = {"best": 0, "worst": len(scored) - 1, "median": len(scored) // 2}
     first = {place: name for name, place in reversed(places.items())} if len(scored) > 1 else {0: "only"}
     return [(name, scored[place]) for place, name in sorted(first.items())] if scored else []
 
 
-def _part(store: ImageStore, region: Region) -> _Part:
-    """The region, or of a large one the window with the most sampled foreground."""
-    height, width = region.y1 - region.y0, region.x1 - region.x0
-    if max(height, width) <= LARGEST:
-        return _Part(store, region)
-    places = store.foreground(region.pair) - (region.y0, region.x0)
-
-    def foreground(window: Any) -> int:
-        low, high = (window.y, window.x), (window.y + window.height, window.x + window.width)
-        return int(((places >= low) & (places < high)).all(axis=1).sum())
-
-    window = max(windows(height, width, tile=LARGEST), key=foreground)
-    y, x = region.y0 + window.y, region.x0 + window.x
-    return _Part(store, replace(region, y0=y, y1=y + window.height, x0=x, x1=x + window.width))
-
-
-def _evenly(parts: Sequence[_Part], most: int) -> list[_Part]:
+def _evenly(parts: Sequence[Part], most: int) -> list[Part]:
     """As many as may be predicted, evenly spaced, the first and the last among them."""
     pixels = sum(part.info.height * part.info.width for part in parts)
     affordable = max(FEWEST, MOST_PIXELS * len(parts) // max(pixels, 1))
@@ -159,7 +104,7 @@ def _evenly(parts: Sequence[_Part], most: int) -> list[_Part]:
     return [parts[round(place)] for place in np.linspace(0, len(parts) - 1, count)] if count else []
 
 
-def _picture(judge: _Judge, part: _Part, *, metric_name: str, value: float, caption: str) -> ExamplePicture:
+def _picture(judge: _Judge, part: Part, *, metric_name: str, value: float, caption: str) -> ExamplePicture:
     store, region = part.store, part.region
     image, how = _visible(part)
     height, width = store.sizes[region.pair]
@@ -178,7 +123,7 @@ def _picture(judge: _Judge, part: _Part, *, metric_name: str, value: float, capt
     )
 
 
-def _visible(part: _Part) -> tuple[NDArray[np.uint8], str]:
+def _visible(part: Part) -> tuple[NDArray[np.uint8], str]:
     """(h, w) or (h, w, 3) to look at, and what is to be known of it: each channel stretched over its usual range."""
     pixels = part.read()
     statistics = part.store.statistics(part.region.pair)

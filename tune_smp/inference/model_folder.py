@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import nn
 
+from tune_smp.choices.views import PRESETS, View
 from tune_smp.data.preprocessing import FILE_NAME, Preprocessing, read_preprocessing
 from tune_smp.errors import DataError, Problem, listing
+from tune_smp.inference.predictor import Predictor
+from tune_smp.inference.tiling import Tiling, choose_tiling
 from tune_smp.training.pretrained import CONFIG, WEIGHTS, load_exported, read_config
 
 FILES = (CONFIG, WEIGHTS, FILE_NAME)
@@ -24,6 +29,25 @@ class ExportedModel:
     def load(self) -> nn.Module:
         """The network with its weights, on the CPU. Raises DataError where configuration and weights don't fit."""
         return load_exported(self.path)
+
+    def tiling(self, *, tile_size: int | None = None, overlap: int | None = None) -> Tiling:
+        """The tiles asked for, or the default. Raises SettingsError where the model cannot take them."""
+        return choose_tiling(self.preprocessing, tile_size=tile_size, overlap=overlap)
+
+    def predictor(
+        self,
+        *,
+        device: torch.device | str = "cpu",
+        tile_size: int | None = None,
+        overlap: int | None = None,
+        batch_size: int | None = None,
+        views: Sequence[View] = PRESETS["none"],
+    ) -> Predictor:
+        """The model, loaded, on the device. Raises DataError as ``load`` does, SettingsError as ``tiling`` does."""
+        tiling = self.tiling(tile_size=tile_size, overlap=overlap)
+        return Predictor(
+            self.load(), self.preprocessing, device=device, tiling=tiling, batch_size=batch_size, views=views
+        )
 
 
 def open_model(path: Path) -> ExportedModel:

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from functools import reduce
 from itertools import groupby, islice
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tune_smp.data.channel_statistics import image_statistics
+from tune_smp.choices.views import PRESETS, View
+from tune_smp.data.channel_statistics import ChannelStatistics, image_statistics
 from tune_smp.data.normalization import Affine
 from tune_smp.data.preprocessing import Preprocessing
+from tune_smp.data.reading.image_reader import ImageInfo
 from tune_smp.data.tiles import Window, windows
 from tune_smp.errors import DataError, Problem, ResourceError
 from tune_smp.inference.blending import RowBlender, Rows
 from tune_smp.inference.sources import PixelSource, PlaneBands
 from tune_smp.inference.tiling import Tiling, choose_tiling
-from tune_smp.inference.views import VIEWS, turned, turned_back
+from tune_smp.inference.views import turned, turned_back
 from tune_smp.training.memory import is_out_of_memory
 
 logger = logging.getLogger(__name__)
@@ -35,8 +38,8 @@ Tile: TypeAlias = tuple[Window, NDArray[Any]]  # where it lies, and its raw pixe
 class Predictor:
     """An exported model with all it needs to predict images.
 
-    Every tile is normalised with its image's constants, predicted (``test_time_augmentation``: in eight orientations,
-    whose mean counts) and blended with its neighbours. A batch that does not fit into memory is halved until it does.
+    Every tile is normalised with its image's constants, predicted in each of the ``views``, whose mean counts, and
+    blended with its neighbours. A batch that does not fit into memory is halved until it does.
     """
 
     def __init__(
@@ -47,7 +50,7 @@ class Predictor:
         device: torch.device | str = "cpu",
         tiling: Tiling | None = None,
         batch_size: int | None = None,
-        test_time_augmentation: bool = False,
+        views: Sequence[View] = PRESETS["none"],
     ) -> None:
         """``model`` gives logits; it goes to the device and into evaluation mode. Defaults: see ``choose_tiling``."""
         self.preprocessing = preprocessing
@@ -56,22 +59,31 @@ class Predictor:
         self._model = model.to(self._device).to(memory_format=torch.channels_last).eval()
         self._tiling = tiling or choose_tiling(preprocessing)
         self._batch_size = batch_size or (CPU_BATCH_SIZE if self._device.type == "cpu" else GPU_BATCH_SIZE)
-        self._views = VIEWS if test_time_augmentation else VIEWS[:1]
+        self._views = tuple(views)
 
-    def predict(self, reader: PixelSource) -> Iterator[Rows]:
+    def with_views(self, views: Sequence[View]) -> Self:
+        """The same model with other views."""
+        other = copy.copy(self)
+        other._views = tuple(views)
+        return other
+
+    def predict(self, reader: PixelSource, *, statistics: ChannelStatistics | None = None) -> Iterator[Rows]:
         """Probabilities of every plane from top to bottom, in strips of rows.
 
-        Held in memory: the decoded bands of PlaneBands, a band of classes · tile · width float32, and a batch of tiles.
-        Raises DataError where the image has other channels than the model or cannot be decoded.
+        ``statistics``: those of the whole image, where the reader gives a part of it. Held in memory: the decoded bands
+        of PlaneBands, a band of classes · tile · width float32, and a batch of tiles. Raises DataError where the image
+        has other channels than the model or cannot be decoded.
         """
         check_channels(reader, self.preprocessing)
         for plane in range(reader.info.planes):
-            yield from self._predict_plane(reader, plane)
+            yield from self.predict_plane(PlaneBands(reader, plane), reader.info, plane, statistics)
 
-    def _predict_plane(self, reader: PixelSource, plane: int) -> Iterator[Rows]:
-        info, tile, overlap = reader.info, self._tiling.tile_size, self._tiling.overlap
-        bands = PlaneBands(reader, plane)
-        affine = self._affine(bands)
+    def predict_plane(
+        self, bands: PlaneBands, info: ImageInfo, plane: int, statistics: ChannelStatistics | None = None
+    ) -> Iterator[Rows]:
+        """The strips of one plane, which several models may read through the same bands."""
+        tile, overlap = self._tiling.tile_size, self._tiling.overlap
+        affine = self._affine(bands, statistics)
         classes = self.preprocessing.class_map.classes
         blender = RowBlender(plane=plane, classes=classes, width=info.width, tile=tile, overlap=overlap)
 
@@ -82,9 +94,11 @@ class Predictor:
                     yield rows
         yield blender.finish(info.height)
 
-    def _affine(self, bands: PlaneBands) -> Affine:
+    def _affine(self, bands: PlaneBands, statistics: ChannelStatistics | None) -> Affine:
         normalization = self.preprocessing.normalization
-        return normalization.affine(image_statistics(bands) if normalization.needs_statistics else None)
+        if normalization.needs_statistics and statistics is None:
+            statistics = image_statistics(bands)
+        return normalization.affine(statistics)
 
     def _probabilities(self, tiles: NDArray[Any], affine: Affine) -> NDArray[np.float32]:
         """Raw tiles (N, C, T, T) → probabilities (N, K, T, T); in halves where the device's memory does not suffice."""

@@ -1,14 +1,12 @@
-"""The eight ways to lay a square tile: four quarter turns, each plain or mirrored."""
+"""Views of square tiles: laid in another way, and laid back; and which of the presets is taken."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-View = tuple[int, bool]  # quarter turns, mirrored first
-
-VIEWS: tuple[View, ...] = tuple(
-    (turns, mirrored) for mirrored in (False, True) for turns in range(4)
-)  # the first: as it is
+from tune_smp.choices.views import Preset, View
+from tune_smp.data.view_gains import ViewGains
+from tune_smp.settings.predict import AskedViews
 
 
 def turned(images: Tensor, view: View) -> Tensor:
@@ -23,3 +21,10 @@ def turned_back(images: Tensor, view: View) -> Tensor:
     turns, mirrored = view
     straight = images.rot90(-turns, dims=(-2, -1)) if turns else images
     return straight.flip(-1) if mirrored else straight
+
+
+def taken_preset(asked: AskedViews, gains: ViewGains | None) -> Preset:
+    """The preset asked for; ``auto`` is the one recommended, and none where nothing was measured."""
+    if asked != "auto":
+        return asked
+    return gains.recommended if gains is not None else "none"

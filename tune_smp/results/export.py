@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,17 @@ from torch import nn
 from tune_smp import __version__
 from tune_smp.data.normalization import Normalizer
 from tune_smp.data.preprocessing import FILE_NAME as PREPROCESSING
-from tune_smp.data.preprocessing import Preprocessing
+from tune_smp.data.preprocessing import Preprocessing, read_preprocessing
 from tune_smp.data.split import Region
 from tune_smp.data.store.image_store import ImageStore
+from tune_smp.data.view_gains import ViewGains
 from tune_smp.results.folder import RunFolder, whole_folder, write_json, write_text
-from tune_smp.results.model_card import CardFacts, Proved, model_card
+from tune_smp.results.model_card import CardFacts, Proved, model_card, views_section
 from tune_smp.settings.run import RunSettings
 from tune_smp.training.builders import build_model
 from tune_smp.training.run_state import RunState, best_report, metric_at_half
+
+CARD = "README.md"
 
 
 def export_best(
@@ -45,7 +49,14 @@ def export_best(
         _save(model, target)
         _forget_encoder_weights(target / "config.json")
         write_json(target / PREPROCESSING, preprocessing.to_json())
-        write_text(target / "README.md", model_card(preprocessing, _facts(state, settings, model, regions, proved)))
+        write_text(target / CARD, model_card(preprocessing, _facts(state, settings, model, regions, proved)))
+
+
+def write_views(model: Path, gains: ViewGains) -> None:
+    """Add what test-time augmentation gains to preprocessing.json and the model card of an exported model."""
+    write_json(model / PREPROCESSING, replace(read_preprocessing(model), views=gains).to_json())
+    card = model / CARD
+    write_text(card, card.read_text(encoding="utf-8") + views_section(gains))
 
 
 def _best_model(state: RunState, settings: RunSettings, store: ImageStore) -> Any:

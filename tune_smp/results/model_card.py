@@ -9,6 +9,8 @@ import jinja2
 
 from tune_smp.data.channel_statistics import HIGH_PERCENTILE, LOW_PERCENTILE
 from tune_smp.data.preprocessing import Preprocessing
+from tune_smp.data.view_gains import WITHIN, ViewGains
+from tune_smp.texts import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,23 @@ def model_card(preprocessing: Preprocessing, facts: CardFacts) -> str:
         thresholds=", ".join(f"{threshold:g}" for threshold in preprocessing.thresholds),
         normalization=_normalization(preprocessing),
         normalizing=_normalizing(preprocessing),
+    )
+
+
+def views_section(gains: ViewGains) -> str:
+    """The card's last section: what each preset of test-time augmentation reached, and its time."""
+    images = counted(gains.images, "validation image")
+    rows = [f"| {name} | {score.metric:.4f} | {score.seconds:.3g} |" for name, score in gains.presets.items()]
+    return "\n".join(
+        [
+            "\n## Test-time augmentation\n",
+            f"`--testTimeAugmentation` of `tune-smp predict`, measured on {images} on a {gains.device}; `auto` takes",
+            f"`{gains.recommended}`, the cheapest whose metric is within {WITHIN:g} of the best.\n",
+            f"| views | {gains.metric} | seconds per megapixel |",
+            "|---|---|---|",
+            *rows,
+            "",
+        ]
     )
 
 

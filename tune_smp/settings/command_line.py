@@ -77,7 +77,7 @@ def _parser(settings: type[Settings], summary: str = "") -> argparse.ArgumentPar
                 many = "..." in flag.about.word
                 section.add_argument(flag.name, nargs="*" if many else "?", metavar=flag.option, help=_help(flag))
                 continue
-            optional_value: dict[str, Any] = {"nargs": "?", "const": "true"} if flag.kind == "boolean" else {}
+            optional_value: dict[str, Any] = {"nargs": "?", "const": flag.alone} if flag.alone else {}
             section.add_argument(
                 flag.option, dest=flag.name, metavar=_metavar(flag), help=_help(flag), **optional_value
             )
@@ -118,7 +118,7 @@ def _read(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> tuple[di
 
 def _joined(arguments: Sequence[str], flags: Sequence[Flag]) -> list[str]:
     """``--flag value`` as ``--flag=value``, so that a value may begin with one dash, and is no word of the command."""
-    switches = {flag.option for flag in flags if flag.kind == "boolean"}
+    switches = {flag.option: flag.alone for flag in flags if flag.alone}
     takes_words = any(flag.about.word for flag in flags)
     words: list[str] = []
     for word in arguments:
@@ -128,4 +128,4 @@ def _joined(arguments: Sequence[str], flags: Sequence[Flag]) -> list[str]:
             words[-1] += f"={word}"
         else:
             words.append(word)
-    return [f"{word}=true" if word in switches else word for word in words]
+    return [f"{word}={switches[word]}" if word in switches else word for word in words]

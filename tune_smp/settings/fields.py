@@ -40,7 +40,7 @@ class About:
     marks the 17 flags of the WIPP plugin. ``folder``: a folder that is read, or one that is written.
     ``subfolders``: a folder of images; the first of these sub-folders that is there is used in its place. A value that
     is written as a ``word``, without a flag, is shown by that name. ``flag``: the flag's name where it is not the
-    field's.
+    field's. ``alone``: the value of a flag that stands without one; switches say true.
     """
 
     group: str = "Words"
@@ -53,6 +53,7 @@ class About:
     subfolders: tuple[str, ...] = ()
     word: str = ""
     flag: str = ""
+    alone: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,11 @@ class Flag:
     def option(self) -> str:
         """As written on the command line: ``--batchSize``, or ``OUTPUT_DIR`` for a word."""
         return self.about.word or f"--{self.name}"
+
+    @property
+    def alone(self) -> str:
+        """The value of the flag where it stands without one; empty: it needs one."""
+        return self.about.alone or ("true" if self.kind == "boolean" else "")
 
     @property
     def expectation(self) -> str:

@@ -4,14 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, cast
 
 from annotated_types import Ge, Gt, Lt, MinLen
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
-from tune_smp.errors import Problem
+from tune_smp.errors import Problem, SettingsError
 from tune_smp.settings.base import Draft, Rule, Settings
-from tune_smp.settings.fields import About
+from tune_smp.settings.fields import About, flags_of
 from tune_smp.settings.folders import AbsolutePath, resolve_folder
+from tune_smp.settings.wording import wrong_value
+
+AskedViews = Literal["none", "flips", "all", "auto"]
+
+
+def _preset_for_a_truth(value: object) -> object:
+    """The flag was a switch once: true means every view, false none."""
+    try:
+        return "all" if TypeAdapter(bool).validate_python(value) else "none"
+    except ValidationError:
+        return value
+
+
+def asked_views(value: object) -> AskedViews:
+    """A preset's name, or a truth, as ``--testTimeAugmentation`` takes it. Raises SettingsError for anything else."""
+    (flag,) = (flag for flag in flags_of(PredictSettings) if flag.field == "test_time_augmentation")
+    preset = _preset_for_a_truth(value)
+    if preset not in flag.choices:
+        raise SettingsError(wrong_value(flag, value))
+    return cast(AskedViews, preset)
 
 
 def overlap_leaves_a_step(draft: Draft) -> Iterator[Problem]:
@@ -56,8 +77,11 @@ class PredictSettings(Settings):
     """Overlap of neighbouring tiles."""
     batch_size: Annotated[int | None, Ge(1), About("Tiles", unit="tiles", absent="what the device takes well")] = None
     """Batch size: tiles per forward pass."""
-    test_time_augmentation: Annotated[bool, About("Tiles")] = False
-    """Test-time augmentation: average over flipped and turned copies; up to eight times slower."""
+    test_time_augmentation: Annotated[AskedViews, BeforeValidator(_preset_for_a_truth), About("Tiles", alone="all")] = (
+        "none"
+    )
+    """Test-time augmentation: average over mirrored copies (flips: 4 views), or mirrored and turned ones (all: 8), so
+    many times slower; auto takes the preset that paid on the validation images. Without a value: all."""
 
     threshold: Annotated[
         float | None, Gt(0), Lt(1), About("Output", absent="of each class the one that did best in validation")

@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 # The same tensors on the same pixels; a GPU in half precision adds in another order.
 EVALUATION_TOLERANCE = 2e-3
+# What test-time augmentation gains is measured in this share of the run's time.
+MEASURING, SHORTEST_MEASURING_S, LONGEST_MEASURING_S = 0.02, 2.0, 20.0
 
 
 def export(
@@ -57,6 +59,38 @@ def prove(
         said = f"the exported model has {settings.metric_name} {metric:.6f}, its run said {state['best_metric']:.6f}"
         raise TuneSmpError(Problem(said, str(folder.model), "do not use this model; see logs/, and run again"))
     return metric
+
+
+def add_view_gains(settings: RunFlags, folder: RunFolder, data: PreparedData, state: RunState) -> None:
+    """Measure what test-time augmentation gains with the exported model, and put it into ``model/``.
+
+    It takes a fiftieth of the time of the run, between 2 and 20 s. The model is good without it: what goes wrong here is
+    reported, not raised.
+    """
+    from tune_smp.inference.view_measurement import measure_views  # noqa: PLC0415  imports torch
+    from tune_smp.results.export import write_views  # noqa: PLC0415
+
+    metric, device = settings.metric_name, settings.device
+    try:
+        took = sum(row["seconds"] for row in state["history"])
+        seconds = min(max(MEASURING * took, SHORTEST_MEASURING_S), LONGEST_MEASURING_S)
+        gains = measure_views(
+            folder.model, data.store, data.regions, metric_name=metric, device=device, seconds=seconds
+        )
+        if gains is not None:
+            write_views(folder.model, gains)
+    except Exception as error:
+        logger.exception("test-time augmentation could not be measured")
+        output.print(f"note: what test-time augmentation gains could not be measured ({error})")
+
+
+def copy_view_gains(proved: RunFolder, refit: RunFolder) -> None:
+    """A refit has no images to measure on: what holds for the proved model holds for it."""
+    from tune_smp.results.export import write_views  # noqa: PLC0415  imports torch
+
+    gains = read_preprocessing(proved.model).views
+    if gains is not None:
+        write_views(refit.model, gains)
 
 
 def require_onnx(settings: RunFlags) -> None:

@@ -22,7 +22,16 @@ from tune_smp.tuning.portfolio import read_portfolio
 from tune_smp.tuning.space_file import read_space
 from tune_smp.tuning.space_records import as_json
 from tune_smp.tuning.trial_record import TrialRecord
-from tune_smp.workflows.delivery import best_epoch_facts, export, prove, require_onnx, write_onnx, write_report
+from tune_smp.workflows.delivery import (
+    add_view_gains,
+    best_epoch_facts,
+    copy_view_gains,
+    export,
+    prove,
+    require_onnx,
+    write_onnx,
+    write_report,
+)
 from tune_smp.workflows.preparation import prepare
 from tune_smp.workflows.printing import output
 from tune_smp.workflows.refit import Refit, has_time
@@ -152,9 +161,11 @@ def _deliver(task: Task, best: Best, summary: Summary) -> Summary:
     if "used" in state:  # a checkpoint of an older version does not say what it ran with
         write_used(task.folder, state["used"])
     export(settings, task.folder, task.data, state)
+    evaluated = prove(settings, task.folder, task.data, state)
+    add_view_gains(settings, task.folder, task.data, state)
     return dataclasses.replace(
         summary,
-        evaluated_metric=prove(settings, task.folder, task.data, state),
+        evaluated_metric=evaluated,
         model=str(task.folder.model),
         **best_epoch_facts(state, task.data.store.class_map.names, settings.metric),
     )
@@ -192,6 +203,7 @@ def _refit(task: Task, best: Best, records: Sequence[TrialRecord], summary: Summ
     state = trained.saved.state
     export(refit.settings, refit.folder, refit.data, state, proved=proof.proved)
     prove(refit.settings, refit.folder, refit.data, state, thresholds=best_report(state)["thresholds"])
+    copy_view_gains(task.folder, refit.folder)
     return dataclasses.replace(summary, refit=refit.facts(trained.record))
 
 

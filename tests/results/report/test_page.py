@@ -62,6 +62,25 @@ def test_thresholds_stand_beside_the_score_at_a_half(
     assert shown in page.text("dd")
 
 
+def test_what_views_gain_is_a_table(make_train: MakeFolder) -> None:
+    folder = make_train()
+    assert "Test-time augmentation" not in read(folder).text("h2")
+    presets = {
+        name: {"metric": metric, "seconds_per_megapixel": seconds}
+        for name, metric, seconds in (("none", 0.8, 0.5), ("flips", 0.8123, 1.95), ("all", 0.8125, 4.1))
+    }
+    measured = {"metric": "IoU", "images": 3, "device": "cpu", "recommended": "flips", "presets": presets}
+    write_json(folder.model / "preprocessing.json", {"views": measured})
+
+    page = read(folder)
+
+    assert "Test-time augmentation" in page.text("h2")
+    for cell in ("0.8000", "0.8123", "0.8125", "1.95", "3.9", "8.2"):
+        assert cell in page.text("td")
+    assert [row["class"] for row in page.of("tr") if row.get("class") == "best"] == ["best"]
+    assert "Measured on 3 validation images on a cpu." in page.text("p")
+
+
 @pytest.mark.parametrize(
     ("summary", "sentence"),
     [

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from tune_smp.choices.schedulers import SCHEDULERS
 from tune_smp.choices.states import SEARCH_STATES, TRIAL_STATES, trial_state
+from tune_smp.data.view_gains import WITHIN
 from tune_smp.errors import listing
 from tune_smp.results.leaderboard import number, whole_number
 from tune_smp.results.report import figures, numbers
@@ -18,7 +19,16 @@ from tune_smp.results.report.commands import NextCommand, again, has_model, next
 from tune_smp.results.report.facts import Facts, mapping, text
 from tune_smp.results.report.final import FinalRow, final_rows, final_words, refit_words
 from tune_smp.results.report.pictures import ExamplePicture, Shown, shown
-from tune_smp.results.report.tables import Difference, Failure, TrialTable, differences, failures, trial_table
+from tune_smp.results.report.tables import (
+    Difference,
+    Failure,
+    TrialTable,
+    ViewRow,
+    differences,
+    failures,
+    trial_table,
+    view_rows,
+)
 from tune_smp.texts import counted, duration
 
 _UNFINISHED = "not at its end: still at work, or stopped without a chance to say so"
@@ -81,6 +91,8 @@ class Page:
     failures: tuple[Failure, ...]
     pictures: tuple[Shown, ...]
     class_iou: tuple[Bar, ...]
+    views: tuple[ViewRow, ...]
+    views_remark: str
     space: tuple[tuple[str, str], ...]
     space_name: str
     space_description: str
@@ -118,6 +130,8 @@ def page_of(facts: Facts, examples: Sequence[ExamplePicture]) -> Page:
         table=trial_table(facts) if facts.is_search else None,
         failures=failures(facts),
         pictures=tuple(map(shown, examples)),
+        views=view_rows(facts),
+        views_remark=_views_remark(mapping(facts.preprocessing.get("views"))),
         class_iou=_bars(facts.summary.get("class_iou"), numbers.metric, by_share=False),
         space=tuple(_space(space)),
         space_name=text(space.get("name")),
@@ -175,6 +189,16 @@ def _thresholds(facts: Facts) -> str:
     found = {name: number(value) for name, value in mapping(facts.summary.get("thresholds")).items()}
     named = [f"{value:.2f}" if len(found) == 1 else f"{name}: {value:.2f}" for name, value in found.items() if value]
     return ", ".join(named)
+
+
+def _views_remark(views: Mapping[str, Any]) -> str:
+    images = whole_number(views.get("images"))
+    return (
+        f"Measured on {counted(images, 'validation image')} on a {text(views.get('device'))}. Marked is the cheapest "
+        f"whose metric is within {WITHIN:g} of the best: predict --testTimeAugmentation auto takes it."
+        if images
+        else ""
+    )
 
 
 def _trials(counts: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from tune_smp.choices.metrics import METRICS
 from tune_smp.choices.states import may_be_best
+from tune_smp.data.preprocessing import FILE_NAME as PREPROCESSING
 from tune_smp.errors import DataError
 from tune_smp.results.folder import RunFolder, read_csv, read_json
 from tune_smp.results.leaderboard import TrialRow, number, read_trials, whole_number
@@ -47,6 +48,7 @@ class Facts:
     curves: Mapping[int, Curve]  # of a search, by trial
     history: Curve | None  # of a train
     validation_images: int | None
+    preprocessing: Mapping[str, Any]  # of the exported model
     unreadable: tuple[str, ...]
 
     @cached_property
@@ -150,6 +152,7 @@ def gather(folder: RunFolder) -> Facts:
         curves={trial: curve for trial, curve in curves.items() if curve is not None},
         history=read(folder.history, _read_curve, None),
         validation_images=read(folder.split, _count_validation, None),
+        preprocessing=read(folder.model / PREPROCESSING, read_json, {}),
         unreadable=tuple(unreadable),
     )
 

@@ -10,7 +10,7 @@ from tune_smp.choices.states import trial_state
 from tune_smp.errors import listing
 from tune_smp.results.leaderboard import TrialRow, number
 from tune_smp.results.report import numbers
-from tune_smp.results.report.facts import Facts
+from tune_smp.results.report.facts import Facts, mapping
 from tune_smp.texts import duration
 
 SHORT, LONG = 160, 1200  # characters of a reason in the table and in the list of failures
@@ -60,6 +60,31 @@ class Difference:
     default: str
     best: str
     changed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ViewRow:
+    """A preset of test-time augmentation; ``mark`` is "best" for the one recommended, or empty."""
+
+    mark: str
+    preset: str
+    metric: str
+    seconds: str
+    factor: str
+
+
+def view_rows(facts: Facts) -> tuple[ViewRow, ...]:
+    """What test-time augmentation was measured to gain with the exported model; none where it was not."""
+    views = mapping(facts.preprocessing.get("views"))
+    presets = {name: mapping(row) for name, row in mapping(views.get("presets")).items()}
+    plain = number(presets.get("none", {}).get("seconds_per_megapixel"))
+    rows = []
+    for name, row in presets.items():
+        metric, seconds = number(row.get("metric")), number(row.get("seconds_per_megapixel"))
+        if metric is not None and seconds is not None and plain:
+            mark = "best" if name == views.get("recommended") else ""
+            rows.append(ViewRow(mark, name, numbers.metric(metric), f"{seconds:.3g}", f"{seconds / plain:.1f}"))
+    return tuple(rows)
 
 
 def trial_table(facts: Facts) -> TrialTable | None:
