@@ -185,5 +185,6 @@ def test_a_train_can_have_a_refit_too(
     images = nuclei / "images"
     done = tune_smp("predict", "--model", output, "--imagesDir", images, "--outputDir", masks, "--device", "cpu")
     assert done.returncode == 0, done.stderr
+    assert f"the model that was measured: {output / 'model'}" in done.stdout
     assert {path.name for path in masks.iterdir()} == {f"{path.stem}.ome.tif" for path in images.iterdir()}
     assert np.unique(tifffile.imread(next(masks.iterdir()))).size <= 2

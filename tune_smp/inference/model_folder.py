@@ -25,6 +25,8 @@ class ExportedModel:
 
     path: Path
     preprocessing: Preprocessing
+    proved: Path | None = None
+    """The model that was measured, where this one is a refit beside it."""
 
     def load(self) -> nn.Module:
         """The network with its weights, on the CPU. Raises DataError where configuration and weights don't fit."""
@@ -58,7 +60,8 @@ def open_model(path: Path) -> ExportedModel:
 
     Raises DataError where there is none, where a file of it is missing, or where a newer version wrote it.
     """
-    folder = next((path / name for name in ("refit/model", "model") if (path / name).is_dir()), path)
+    refit, model = path / "refit" / "model", path / "model"
+    folder = next((place for place in (refit, model) if place.is_dir()), path)
     if not folder.is_dir():
         raise DataError(Problem("there is no such model folder", f"--model {path}", "pass the folder that a run wrote"))
     missing = [name for name in FILES if not (folder / name).is_file()]
@@ -68,7 +71,7 @@ def open_model(path: Path) -> ExportedModel:
         raise DataError(Problem(incomplete, f"--model {folder}", fix))
     preprocessing = read_preprocessing(folder)
     _require_same_network(folder, preprocessing)
-    return ExportedModel(folder, preprocessing)
+    return ExportedModel(folder, preprocessing, proved=model if folder == refit else None)
 
 
 def _require_same_network(folder: Path, preprocessing: Preprocessing) -> None:

@@ -16,7 +16,7 @@ from tune_smp.data.preprocessing import Preprocessing
 from tune_smp.data.reading.image_reader import counted_notes
 from tune_smp.data.view_gains import WORTH_A_NOTE, ViewGains
 from tune_smp.errors import DataError, Problem, SettingsError, listing
-from tune_smp.inference.model_folder import open_model
+from tune_smp.inference.model_folder import ExportedModel, open_model
 from tune_smp.inference.outputs import Job, plan_outputs, write_rows
 from tune_smp.inference.predictor import Predictor, check_channels
 from tune_smp.inference.sources import StackedReader
@@ -75,6 +75,7 @@ def predict_folder(settings: PredictSettings, *, on_image: Callable[[str], None]
         skipped=tuple(job.name for job in skipped),
         notes=(
             *headers.notes,
+            *_refit_note(exported),
             *(f"left out: {bad.where}: {bad.problem}" for bad in _grouped(skipped)),
             *_views_note(settings, preprocessing.views),
         ),
@@ -92,6 +93,12 @@ def _with_threshold(preprocessing: Preprocessing, threshold: float | None) -> Pr
         said = "a multiclass model takes the likeliest class, whatever its probability"
         raise SettingsError(Problem(said, f"--threshold {threshold:g}", "leave --threshold out"))
     return replace(preprocessing, thresholds=(threshold,) * preprocessing.class_map.classes)
+
+
+def _refit_note(exported: ExportedModel) -> list[str]:
+    if exported.proved is None:
+        return []
+    return [f"by the refit, which was trained on all labelled images; the model that was measured: {exported.proved}"]
 
 
 def _views_note(settings: PredictSettings, gains: ViewGains | None) -> list[str]:

@@ -64,8 +64,8 @@ def prove(
 def add_view_gains(settings: RunFlags, folder: RunFolder, data: PreparedData, state: RunState) -> None:
     """Measure what test-time augmentation gains with the exported model, and put it into ``model/``.
 
-    It takes a fiftieth of the time of the run, between 2 and 20 s. The model is good without it: what goes wrong here is
-    reported, not raised.
+    It takes a fiftieth of the time of the run, between 2 and 20 s. The model is good without it: what goes wrong here
+    is reported, not raised.
     """
     from tune_smp.inference.view_measurement import measure_views  # noqa: PLC0415  imports torch
     from tune_smp.results.export import write_views  # noqa: PLC0415
