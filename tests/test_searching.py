@@ -6,9 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.tuning.records import record
 from tune_smp.errors import SettingsError
 from tune_smp.settings.search import SearchSettings
 from tune_smp.tuning.space_file import parse_space, read_space
+from tune_smp.workflows.final import (
+    START_S,
+    final_seconds,
+    refit_seconds,
+    runs_of_the_final,
+    seconds_of_a_run,
+)
 from tune_smp.workflows.resuming import with_budget
 from tune_smp.workflows.search_space import settings_record, space_under, with_fixed, with_trial_budget
 
@@ -114,3 +122,40 @@ def test_trials_in_seconds_have_a_time_in_place_of_steps(tmp_path: Path) -> None
     trial = space.settings({})
     assert (trial.time_budget_s, trial.most_epochs, trial.steps_per_epoch) == (45.0, 8, None)
     assert read_space("quick").fixed["stepsPerEpoch"] == 20
+
+
+@pytest.mark.parametrize(
+    ("flags", "left", "runs"),
+    [
+        ({"numTrials": "12"}, None, 4),
+        ({"numTrials": "11"}, None, 3),
+        ({}, None, 10),  # of 32 trials
+        ({"numTrials": "500"}, None, 20),
+        ({"numTrials": "12", "finalists": "0"}, None, 0),
+        ({"numTrials": "12", "finalists": "0.5"}, None, 12),
+        ({"timeBudget": "10m"}, 300.0, 4),  # a quarter of the time for runs of 70 s, two at once
+        ({"timeBudget": "10m", "refit": "false"}, 300.0, 8),
+        ({"timeBudget": "10m"}, 60.0, 0),
+        ({"timeBudget": "10m", "numTrials": "9"}, 300.0, 3),
+    ],
+)
+def test_a_final_has_as_many_runs_as_time_and_trials_allow(
+    tmp_path: Path, flags: dict[str, str], left: float | None, runs: int
+) -> None:
+    chosen = settings(tmp_path, **flags)
+    run = seconds_of_a_run(chosen, [record(0, "completed", 0.5, seconds=60.0)])
+    assert run == 60.0 + START_S
+    assert runs_of_the_final(chosen, run, left=left, concurrency=2) == runs
+
+
+def test_what_is_kept_free_is_no_more_than_the_final_and_the_refit_take(tmp_path: Path) -> None:
+    chosen = settings(tmp_path, timeBudget="10h", resource="epochs")
+    unknown = seconds_of_a_run(chosen, [record(0, "running", 0.5), record(1, "pruned", 0.4, seconds=5.0)])
+    assert unknown is None
+    assert final_seconds(chosen, None, concurrency=2) == refit_seconds(chosen, None) == 9000.0
+    assert final_seconds(chosen, 100.0, concurrency=2) == 1000.0, "five rounds of four"
+    assert refit_seconds(chosen, 100.0) == pytest.approx(100.0 / 0.7)
+    timed = settings(tmp_path, timeBudget="10h", trialBudget="100s")
+    assert refit_seconds(timed, 100.0) == 400.0
+    without = settings(tmp_path, timeBudget="10h", finalists="0")
+    assert final_seconds(without, 100.0, concurrency=2) == refit_seconds(without, 100.0) == 0.0

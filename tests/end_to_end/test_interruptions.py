@@ -83,6 +83,7 @@ def begin(
 both = pytest.mark.parametrize("command", ["train", "search"])
 # A minute each: the regular suite takes one of the two, which go the same road.
 searched_first = pytest.mark.parametrize("command", ["search", pytest.param("train", marks=pytest.mark.slow)])
+trained_first = pytest.mark.parametrize("command", ["train", pytest.param("search", marks=pytest.mark.slow)])
 
 
 @searched_first
@@ -140,7 +141,7 @@ def on_epoch(run, moment):
 """
 
 
-@searched_first
+@trained_first
 def test_1_a_disk_that_fills_while_a_checkpoint_is_written(command: str, begin: Begin) -> None:
     """No file of the worker can grow; what the system says then differs from a full disk in its words only."""
     task = begin(command=command, code=WHILE_THE_DISK_IS_FULL)

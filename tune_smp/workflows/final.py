@@ -38,11 +38,15 @@ def seconds_of_a_run(settings: SearchSettings, records: Sequence[TrialRecord]) -
 
 
 def final_seconds(settings: SearchSettings, run: float | None, *, concurrency: int) -> float:
-    """The time that is kept for the final: its share, or less where that is enough for all rounds."""
+    """The time that is kept for the final: its share, or less where that is enough for all its runs."""
     share = settings.finalists * (settings.time_budget_s or 0.0)
-    if run is None:
-        return share
-    return min(share, math.ceil(MOST_ROUNDS * (BEST_TRIALS + 1) / concurrency) * run)
+    return share if run is None else min(share, math.ceil(_most_runs(settings) / concurrency) * run)
+
+
+def _most_runs(settings: SearchSettings) -> int:
+    """Runs of a final at most: those of all rounds, or of its share of the trials where they are counted."""
+    all_rounds = MOST_ROUNDS * (BEST_TRIALS + 1)
+    return all_rounds if settings.is_ended_by_time_alone else min(all_rounds, settings.final_runs)
 
 
 def refit_seconds(settings: SearchSettings, run: float | None) -> float:
@@ -56,12 +60,13 @@ def refit_seconds(settings: SearchSettings, run: float | None) -> float:
 
 
 def runs_of_the_final(settings: SearchSettings, run: float | None, *, left: float | None, concurrency: int) -> int:
-    """The number of runs that fit into what is ``left`` of the time (s), or into the number of trials."""
+    """The number of runs for which there is time, ``left`` (s), and that the number of trials allows."""
     if settings.finalists == 0:
         return 0
     if left is None:
-        return settings.final_runs
-    return 0 if run is None else concurrency * int(max(left - refit_seconds(settings, run), 0.0) / run)
+        return _most_runs(settings)
+    fitting = 0 if run is None else concurrency * int(max(left - refit_seconds(settings, run), 0.0) / run)
+    return min(fitting, _most_runs(settings))
 
 
 def write_splits(
