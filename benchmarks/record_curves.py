@@ -110,7 +110,7 @@ def table_of(collection: str) -> Path:
     return HERE / "data" / f"curves_{collection}.csv"
 
 
-def recorded_space(data: Path, collection: str, seed: int = 0) -> SearchSpace:
+def recorded_space(data: Path, collection: str, seed: int = 0, *, seconds: float = SECONDS) -> SearchSpace:
     folder = str(data / collection)
     flags = {
         **COLLECTIONS[collection],
@@ -118,7 +118,7 @@ def recorded_space(data: Path, collection: str, seed: int = 0) -> SearchSpace:
         "labelsDir": folder,
         "segmentationMode": collection.rpartition("-")[2],
         "outputDir": folder,
-        "timeBudget": str(SECONDS),
+        "timeBudget": f"{seconds:g}",
         "device": "cpu",
         "seed": seed,
     }
@@ -137,9 +137,11 @@ def points(space: SearchSpace, count: int) -> Iterator[Mapping[str, Scalar]]:
         yield space.walk(functools.partial(suggest_from, study.ask()))
 
 
-def record(data: Path, collection: str, point: Mapping[str, Scalar], seed: int) -> dict[str, Any]:
+def record(
+    data: Path, collection: str, point: Mapping[str, Scalar], seed: int, *, seconds: float = SECONDS
+) -> dict[str, Any]:
     """Train once; the columns of a row but for the number of the configuration."""
-    space = recorded_space(data, collection, seed)
+    space = recorded_space(data, collection, seed, seconds=seconds)
     settings = space.settings(point)
     store = open_store(settings, find_collection(settings))
     train, validation, kept = split(store, settings)
@@ -153,11 +155,11 @@ def record(data: Path, collection: str, point: Mapping[str, Scalar], seed: int) 
     if best is not None:
         unseen = TrainingRun(settings, store, train + kept)
         of_kept = scores(unseen, state["best_model"] or state["model"], best["thresholds"])
-    seconds = 0.0
+    spent = 0.0
     rows = []
     for row in run.history:
-        seconds += row["seconds"]
-        rows.append((round(seconds, 1), *rounded(row["metric"], first.get(row["epoch"], float("nan")))))
+        spent += row["seconds"]
+        rows.append((round(spent, 1), *rounded(row["metric"], first.get(row["epoch"], float("nan")))))
     columns = [" ".join(map(str, column)) for column in zip(*rows, strict=True)]
     return dict(zip(COLUMNS[1:], (seed, *columns, run.steps, *of_kept), strict=True))
 
