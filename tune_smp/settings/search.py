@@ -109,6 +109,9 @@ class SearchSettings(RunFlags):
     names a YAML file like search_spaces/portfolio/*."""
     warm_start: Annotated[Path | None, AbsolutePath, About("Search", absent="nothing", folder="read")] = None
     """Warm start: output folder of an earlier search, whose best trials are tried first."""
+    ensemble: Annotated[int, Ge(1), About("Search", unit="nets")] = 1
+    """Ensemble: so many of the best trials' nets at most, in one model, where that is better on the validation images
+    than their noise; prediction is so many times slower."""
     address: Annotated[str | None, MinLen(1), About("Search", absent="a Ray of its own on this machine")] = None
     """Ray cluster to run on: auto, or its address."""
     storage_path: Annotated[Path | None, AbsolutePath, About("Search", absent="outputDir")] = None

@@ -63,8 +63,9 @@ class BestKept(Listener):
 
     MOST = 3
 
-    def __init__(self, trials: Path) -> None:
+    def __init__(self, trials: Path, *, most: int = MOST) -> None:
         self.trials = trials
+        self.most = most
         self._kept: list[TrialRecord] = []
 
     @override
@@ -75,7 +76,7 @@ class BestKept(Listener):
         """Remove the checkpoints of these trials, or those of the ones whose places they take."""
         known = [*self._kept, *records]
         best: list[TrialRecord] = []
-        while len(best) < self.MOST and (found := best_of([row for row in known if row not in best])):
+        while len(best) < self.most and (found := best_of([row for row in known if row not in best])):
             best.append(found)
         self._remove({trial_folder(row.number) for row in known if row not in best})
         self._kept = best

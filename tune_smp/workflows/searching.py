@@ -25,6 +25,7 @@ from tune_smp.tuning.space import ENCODER, FLAGS, MODEL, SearchSpace
 from tune_smp.tuning.space_checks import check_space
 from tune_smp.tuning.space_file import parse_space
 from tune_smp.tuning.trial_record import TrialRecord, best_of
+from tune_smp.workflows.ensembling import CANDIDATES_PER_MEMBER
 from tune_smp.workflows.preparation import PreparedData
 from tune_smp.workflows.printing import note, output
 from tune_smp.workflows.starting_weights import check_pretrained, fetch_encoder_weights
@@ -132,7 +133,7 @@ class SpaceSearch(Task):
         share = self._share(resources)
         study = open_study(self.settings, self.space, self.folder, concurrency=share.concurrency)
         ended = [record for record in study.records() if trial_state(record.state).has_ended]
-        kept = BestKept(self.storage)
+        kept = BestKept(self.storage, most=max(BestKept.MOST, CANDIDATES_PER_MEMBER * self.settings.ensemble))
         kept.ended(*ended)
         display = Display(
             output.console,
