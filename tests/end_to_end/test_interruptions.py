@@ -27,7 +27,7 @@ from tests.end_to_end.sessions import (
 )
 from tune_smp.cli import main
 from tune_smp.errors import InterruptedRunError
-from tune_smp.results.folder import claimed, write_json
+from tune_smp.results.folder import claimed, read_json, write_json
 
 Arguments = Callable[..., Sequence[str]]
 
@@ -80,6 +80,10 @@ def begin(
     return prepare
 
 
+def _views_in(output: Path) -> Any:
+    return read_json(output / "model" / "preprocessing.json")["views"]
+
+
 both = pytest.mark.parametrize("command", ["train", "search"])
 # A minute each: the regular suite takes one of the two, which go the same road.
 searched_first = pytest.mark.parametrize("command", ["search", pytest.param("train", marks=pytest.mark.slow)])
@@ -107,9 +111,11 @@ def test_15_16_22_whatever_ended_it_is_resumed(command: str, begin: Begin, capsy
     assert task.summary["state"] == "interrupted"
     assert task.summary["epochs"] == task.epochs(), "the epoch under way was paid for"
     assert (task.path / "model" / "model.safetensors").exists(), "the best so far is exported"
+    assert _views_in(task.path) is None, "nothing is measured while somebody waits"
 
     task.finish(*task.more)
     task.assert_complete(trials=4)
+    assert _views_in(task.path) is not None
     assert ended.items() <= task.ended().items(), "what has ended is not run again"
     task.assert_little_was_lost()
     task.assert_nothing_shows()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -348,3 +349,114 @@ def test_a_warm_worker_goes_from_trial_to_trial_and_remembers_nothing(
     builds = [event["seconds"] for event in events if event["moment"] == "built" and event["pid"] == worker]
     waits = [begin - end - build for end, begin, build in zip(ends[:3], begins[1:], builds[1:], strict=True)]
     assert max(waits) < MOST_BETWEEN_TRIALS_S
+
+
+def test_an_ensemble_is_exported_where_it_is_better_and_else_not(
+    tmp_path: Path,
+    arguments_of_search: Arguments,
+    answer: Callable[..., tuple[int, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The bar is set by hand, once too high and once low; everything else is as it is."""
+    import tune_smp
+    from tune_smp.data.synthetic import write_nuclei
+    from tune_smp.inference import ensemble_selection
+
+    monkeypatch.setenv("TUNE_SMP_CACHE", str(tmp_path / "cache"))
+    write_nuclei(tmp_path / "data", count=20, size=(64, 64), seed=3)
+    output = tmp_path / "out"
+    space = SPACE_OF_TWO_NETS
+    arguments = arguments_of_search(
+        tmp_path / "data", output, "--numTrials=4", "--ensemble=3", "--maxConcurrentTrials=1", space=space
+    )
+    monkeypatch.setattr(ensemble_selection, "gain_at_least", lambda *_: -0.5)
+
+    code, printed = answer(*arguments)
+
+    assert code == 0, printed
+    assert re.search(r"the ensemble of \d nets .* did not win: .* at least -0.5000\); the best trial alone", printed)
+    summary = read_json(output / "summary.json")
+    assert summary["ensemble"]["won"] is False
+    assert not (output / "model" / "ensemble.json").exists()
+    assert "not exported: trials" in (output / "report.html").read_text("utf-8")
+    assert len(list(output.glob("trials/trial_*/checkpoint_*"))) >= 4, "more than the usual three"
+    assert not list(output.glob("trials/ensemble-*"))
+
+    monkeypatch.setattr(ensemble_selection, "gain_at_least", lambda *_: 0.25)
+    code, printed = answer("resume", output, "--numTrials=5")
+
+    assert code == 0, printed
+    assert re.search(r"ensemble of \d nets .*at least \+0.2500\); prediction takes [\d.]+ times as long", printed)
+    record = read_json(output / "summary.json")["ensemble"]
+    assert record["won"] is True
+    assert record == {"won": True, **read_json(output / "model" / "ensemble.json")}
+    assert record["metric"] > record["single"]
+    assert record["images"] == 6
+    assert record["cost"] > 1
+    assert sum(row["weight"] for row in record["members"]) == pytest.approx(1)
+    assert len(record["members"]) > 1
+    assert "prediction takes" in (output / "report.html").read_text("utf-8")
+    assert "## Ensemble" in (output / "model" / "README.md").read_text()
+    views = read_json(output / "model" / "preprocessing.json")["views"]
+    assert views["presets"]["none"]["metric"] == pytest.approx(record["metric"], abs=1e-6), "measured with the ensemble"
+
+    assert _iou_by_hand(output, tmp_path / "data") == pytest.approx(record["metric"], abs=1e-3)
+
+    monkeypatch.setattr(ensemble_selection, "measured_again", lambda *_, **__: 0.0)
+    made, printed = _with_the_best_exported_again(output)
+    assert made is None
+    assert "note: the ensemble could not be made (problem: the exported ensemble has IoU 0.000000" in printed
+    assert not (output / "model" / "ensemble.json").exists()
+    assert "## Ensemble" not in (output / "model" / "README.md").read_text()
+    assert tune_smp.load(output, device="cpu").path == output / "model"
+
+
+def _iou_by_hand(output: Path, data: Path) -> float:
+    """Of the validation images, as a program predicts them that loads the model."""
+    import numpy as np
+    import tifffile
+
+    import tune_smp
+
+    both = either = 0
+    model = tune_smp.load(output, device="cpu")
+    for row in read_csv(output / "split.csv"):
+        if row["subset"] == "validation":
+            pixels, label = (tifffile.imread(data / kind / row["image"]) for kind in ("images", "labels"))
+            said = model.predict(pixels) > 0
+            both += int(np.logical_and(said, label > 0).sum())
+            either += int(np.logical_or(said, label > 0).sum())
+    return both / either
+
+
+def _with_the_best_exported_again(output: Path) -> tuple[Any, str]:
+    """What delivering a finished search again gives, and prints."""
+    from rich.console import Console
+
+    from tune_smp.tuning.study import records_in
+    from tune_smp.workflows import delivery, ensembling, printing
+    from tune_smp.workflows.preparation import reopen
+    from tune_smp.workflows.search_space import stored_space
+    from tune_smp.workflows.searching import SpaceSearch
+
+    folder, record = RunFolder(output), read_json(output / "settings.json")
+    settings = SearchSettings.from_json(record["settings"])
+    task = SpaceSearch(settings, folder, reopen(settings, folder), stored_space(record, settings))
+    records = records_in(folder.study)
+    best = task.best(records)
+    assert best is not None
+    delivery.export(task.settings_of(best.record), folder, task.data, best.saved.state)
+    with io.StringIO() as text, printing.printing_to(Console(file=text, width=200)):
+        return ensembling.add_ensemble(task, best, records), text.getvalue()
+
+
+# Of two architectures and normalisations, as members may be.
+SPACE_OF_TWO_NETS = """
+fixed:
+  {maxEpochs: 4, stepsPerEpoch: 6, tileSize: 64, batchSize: 4, device: cpu,
+   encoderBaseVariantWeights: "Test,tu-test_efficientnet,random"}
+search:
+  modelName: [Unet, Linknet]
+  normalization: [percentile, zscore, minmax]
+  learningRate: {low: 1e-3, high: 3e-2, log: true}
+"""

@@ -52,6 +52,14 @@ def test_the_best_few_of_those_that_ended_keep_theirs(tmp_path: Path) -> None:
     assert with_checkpoints(tmp_path) == {0, 1, 3}
 
 
+def test_more_are_kept_for_an_ensemble(tmp_path: Path) -> None:
+    kept = BestKept(tmp_path, most=5)
+    for number in range(7):
+        stored(tmp_path, number, epochs=1)
+        kept.ended(record(number, 0.1 * number))
+    assert with_checkpoints(tmp_path) == {2, 3, 4, 5, 6}
+
+
 def test_a_trial_in_trouble_keeps_none_however_good(tmp_path: Path) -> None:
     kept = BestKept(tmp_path)
     for number, (metric, state) in enumerate([(0.9, "failed"), (0.9, "diverged"), (None, "failed"), (0.1, "pruned")]):

@@ -14,6 +14,7 @@ from tune_smp.choices.views import PRESETS
 from tune_smp.data.preprocessing import Preprocessing
 from tune_smp.data.reading.image_reader import ImageInfo
 from tune_smp.errors import DataError, Problem
+from tune_smp.inference.ensemble import EnsemblePredictor
 from tune_smp.inference.model_folder import open_model
 from tune_smp.inference.outputs import to_labels
 from tune_smp.inference.predictor import Predictor
@@ -26,7 +27,7 @@ from tune_smp.training.precision import choose_device, use_fast_kernels
 class ArrayPredictor:
     """A model as ``predict`` uses it: normalisation, tiles, blending and label values are those of its training."""
 
-    def __init__(self, predictor: Predictor, path: Path) -> None:
+    def __init__(self, predictor: Predictor | EnsemblePredictor, path: Path) -> None:
         self._predictor = predictor
         self.path = path
 

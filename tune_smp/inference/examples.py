@@ -13,24 +13,24 @@ from tune_smp.choices.metrics import METRICS
 from tune_smp.data.preprocessing import Preprocessing
 from tune_smp.data.split import Region
 from tune_smp.data.store.image_store import ImageStore
+from tune_smp.inference.ensemble import EnsemblePredictor
 from tune_smp.inference.model_folder import open_model
 from tune_smp.inference.outputs import to_prediction
 from tune_smp.inference.predictor import Predictor
-from tune_smp.inference.validation_parts import Part, count, part_of, probabilities
+from tune_smp.inference.validation_parts import Part, count, evenly, part_of, probabilities
 from tune_smp.results.report.pictures import ExamplePicture
 from tune_smp.training.metrics import Metrics, PixelCounts
 from tune_smp.training.precision import choose_device, use_fast_kernels
 
 LARGEST = 1024  # px per side of what is predicted and shown of an image
 MOST_PIXELS = 2**24  # predicted in all: 16 images of 1024 px, about a minute for a ResNet34 Unet on two CPU cores
-FEWEST = 3
 
 
 @dataclass(frozen=True)
 class _Judge:
     """Predicts parts of images with one model and scores them by one metric."""
 
-    predictor: Predictor
+    predictor: Predictor | EnsemblePredictor
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -70,7 +70,7 @@ def validation_examples(
     use_fast_kernels(target)
     judge = _Judge(exported.predictor(device=target))
     parts = [part_of(store, region, largest=LARGEST) for region in regions if region.subset == "validation"]
-    looked_at = _evenly(parts, most)
+    looked_at = evenly(parts, most=most, pixels=MOST_PIXELS)
     key = METRICS[metric_name].key
     scored = sorted(_scores(judge, looked_at, key), key=lambda pair: -pair[0])
     among = (
@@ -94,14 +94,6 @@ def _chosen(scored: Sequence[tuple[float, Part]]) -> list[tuple[str, tuple[float
     places = {"best": 0, "worst": len(scored) - 1, "median": len(scored) // 2}
     first = {place: name for name, place in reversed(places.items())} if len(scored) > 1 else {0: "only"}
     return [(name, scored[place]) for place, name in sorted(first.items())] if scored else []
-
-
-def _evenly(parts: Sequence[Part], most: int) -> list[Part]:
-    """As many as may be predicted, evenly spaced, the first and the last among them."""
-    pixels = sum(part.info.height * part.info.width for part in parts)
-    affordable = max(FEWEST, MOST_PIXELS * len(parts) // max(pixels, 1))
-    count = min(len(parts), most, affordable)
-    return [parts[round(place)] for place in np.linspace(0, len(parts) - 1, count)] if count else []
 
 
 def _picture(judge: _Judge, part: Part, *, metric_name: str, value: float, caption: str) -> ExamplePicture:

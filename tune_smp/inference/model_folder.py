@@ -1,17 +1,20 @@
-"""An exported model on disk: found, checked, and loaded when it is needed."""
+"""An exported model on disk, or an ensemble of them: found, checked, and loaded when it is needed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from tune_smp.choices.views import PRESETS, View
+from tune_smp.data.ensemble_record import FILE_NAME as ENSEMBLE
+from tune_smp.data.ensemble_record import read_ensemble
 from tune_smp.data.preprocessing import FILE_NAME, Preprocessing, read_preprocessing
 from tune_smp.errors import DataError, Problem, listing
+from tune_smp.inference.ensemble import EnsemblePredictor
 from tune_smp.inference.predictor import Predictor
 from tune_smp.inference.tiling import Tiling, choose_tiling
 from tune_smp.training.pretrained import CONFIG, WEIGHTS, load_exported, read_config
@@ -21,19 +24,33 @@ FILES = (CONFIG, WEIGHTS, FILE_NAME)
 
 @dataclass(frozen=True)
 class ExportedModel:
-    """A complete ``model/`` folder and the record in its ``preprocessing.json``."""
+    """A complete ``model/`` folder and the record in its ``preprocessing.json``.
+
+    Of an ensemble the ``members`` predict, each with its own record, in the shares of ``weights``; the thresholds are
+    then those of the ensemble.
+    """
 
     path: Path
     preprocessing: Preprocessing
     proved: Path | None = None
     """The model that was measured, where this one is a refit beside it."""
+    members: tuple[ExportedModel, ...] = ()
+    weights: tuple[float, ...] = ()
 
     def load(self) -> nn.Module:
-        """The network with its weights, on the CPU. Raises DataError where configuration and weights don't fit."""
+        """The network with its weights, on the CPU; of an ensemble that of the best trial.
+
+        Raises DataError where configuration and weights don't fit.
+        """
         return load_exported(self.path)
 
     def tiling(self, *, tile_size: int | None = None, overlap: int | None = None) -> Tiling:
-        """The tiles asked for, or the default. Raises SettingsError where the model cannot take them."""
+        """The tiles asked for, or the default; each member of an ensemble has its own default.
+
+        Raises SettingsError where a model cannot take them.
+        """
+        for member in self.members:
+            member.tiling(tile_size=tile_size, overlap=overlap)
         return choose_tiling(self.preprocessing, tile_size=tile_size, overlap=overlap)
 
     def predictor(
@@ -44,9 +61,20 @@ class ExportedModel:
         overlap: int | None = None,
         batch_size: int | None = None,
         views: Sequence[View] = PRESETS["none"],
-    ) -> Predictor:
+    ) -> Predictor | EnsemblePredictor:
         """The model, loaded, on the device. Raises DataError as ``load`` does, SettingsError as ``tiling`` does."""
         tiling = self.tiling(tile_size=tile_size, overlap=overlap)
+        if self.members:
+            members = [
+                member._alone(device, member.tiling(tile_size=tile_size, overlap=overlap), batch_size, views)
+                for member in self.members
+            ]
+            return EnsemblePredictor(members, self.weights, self.preprocessing)
+        return self._alone(device, tiling, batch_size, views)
+
+    def _alone(
+        self, device: torch.device | str, tiling: Tiling, batch_size: int | None, views: Sequence[View]
+    ) -> Predictor:
         return Predictor(
             self.load(), self.preprocessing, device=device, tiling=tiling, batch_size=batch_size, views=views
         )
@@ -64,6 +92,21 @@ def open_model(path: Path) -> ExportedModel:
     folder = next((place for place in (refit, model) if place.is_dir()), path)
     if not folder.is_dir():
         raise DataError(Problem("there is no such model folder", f"--model {path}", "pass the folder that a run wrote"))
+    alone = replace(_open_alone(folder), proved=model if folder == refit else None)
+    ensemble = read_ensemble(folder)
+    if ensemble is None:
+        return alone
+    members = tuple(_open_alone(folder / member.folder) for member in ensemble.members)
+    _require_one_kind(folder, alone, members, thresholds=len(ensemble.thresholds))
+    return ExportedModel(
+        folder,
+        replace(alone.preprocessing, thresholds=ensemble.thresholds),
+        members=members,
+        weights=tuple(member.weight for member in ensemble.members),
+    )
+
+
+def _open_alone(folder: Path) -> ExportedModel:
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
         incomplete = f"the model folder lacks {listing(missing)}"
@@ -71,7 +114,19 @@ def open_model(path: Path) -> ExportedModel:
         raise DataError(Problem(incomplete, f"--model {folder}", fix))
     preprocessing = read_preprocessing(folder)
     _require_same_network(folder, preprocessing)
-    return ExportedModel(folder, preprocessing, proved=model if folder == refit else None)
+    return ExportedModel(folder, preprocessing)
+
+
+def _require_one_kind(folder: Path, alone: ExportedModel, members: Sequence[ExportedModel], *, thresholds: int) -> None:
+    """The members must say the same classes of the same channels, and the thresholds be theirs."""
+    own = alone.preprocessing
+    fits = thresholds == (0 if own.segmentation_mode == "multiclass" else own.class_map.classes)
+    for record in (member.preprocessing for member in members):
+        fits &= (record.channels, record.class_map) == (own.channels, own.class_map)
+    if not fits:
+        said = f"{ENSEMBLE} names members that have other channels or classes than the model"
+        fix = "these are files of two searches: copy the whole model/ folder again"
+        raise DataError(Problem(said, f"--model {folder}", fix))
 
 
 def _require_same_network(folder: Path, preprocessing: Preprocessing) -> None:

@@ -16,6 +16,7 @@ from tune_smp.data.preprocessing import Preprocessing
 from tune_smp.data.reading.image_reader import counted_notes
 from tune_smp.data.view_gains import WORTH_A_NOTE, ViewGains
 from tune_smp.errors import DataError, Problem, SettingsError, listing
+from tune_smp.inference.ensemble import EnsemblePredictor
 from tune_smp.inference.model_folder import ExportedModel, open_model
 from tune_smp.inference.outputs import Job, plan_outputs, write_rows
 from tune_smp.inference.predictor import Predictor, check_channels
@@ -157,7 +158,10 @@ def _check_headers(jobs: Sequence[Job], preprocessing: Preprocessing, *, skip_co
 
 
 def _predict_all(
-    jobs: Sequence[Job], predictor: Predictor, settings: PredictSettings, on_image: Callable[[str], None]
+    jobs: Sequence[Job],
+    predictor: Predictor | EnsemblePredictor,
+    settings: PredictSettings,
+    on_image: Callable[[str], None],
 ) -> _Sorted:
     numbers = itertools.count(1)
 

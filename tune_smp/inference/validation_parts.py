@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -18,6 +18,8 @@ from tune_smp.data.tiles import Window, windows
 from tune_smp.inference.blending import Rows
 from tune_smp.inference.sources import PixelSource
 from tune_smp.training.metrics import PixelCounts
+
+FEWEST = 3
 
 
 @dataclass(frozen=True)
@@ -89,3 +91,10 @@ def part_of(store: ImageStore, region: Region, *, largest: int) -> Part:
     window = max(windows(height, width, tile=largest), key=foreground)
     y, x = region.y0 + window.y, region.x0 + window.x
     return Part(store, replace(region, y0=y, y1=y + window.height, x0=x, x1=x + window.width))
+
+
+def evenly(parts: Sequence[Part], *, most: int, pixels: int) -> list[Part]:
+    """Of the parts, evenly spaced, at most ``most`` of about ``pixels`` in all; the first and the last among them."""
+    affordable = max(FEWEST, pixels * len(parts) // max(sum(part.pixels for part in parts), 1))
+    count = min(len(parts), most, affordable)
+    return [parts[round(place)] for place in np.linspace(0, len(parts) - 1, count)] if count else []

@@ -14,6 +14,7 @@ from tune_smp.choices.views import PRESETS
 from tune_smp.data.split import Region
 from tune_smp.data.store.image_store import ImageStore
 from tune_smp.data.view_gains import ViewGains, ViewScore
+from tune_smp.inference.ensemble import EnsemblePredictor
 from tune_smp.inference.model_folder import open_model
 from tune_smp.inference.predictor import Predictor
 from tune_smp.inference.validation_parts import Part, count, part_of, probabilities
@@ -69,7 +70,7 @@ def measure_views(
 class _Tally:
     """The pixels that one preset predicted, and the time that it took."""
 
-    def __init__(self, predictor: Predictor, clock: Callable[[], float]) -> None:
+    def __init__(self, predictor: Predictor | EnsemblePredictor, clock: Callable[[], float]) -> None:
         preprocessing = predictor.preprocessing
         self._predictor = predictor
         self._clock = clock

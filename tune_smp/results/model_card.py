@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import jinja2
 
 from tune_smp.data.channel_statistics import HIGH_PERCENTILE, LOW_PERCENTILE
+from tune_smp.data.ensemble_record import EnsembleRecord
 from tune_smp.data.preprocessing import Preprocessing
 from tune_smp.data.view_gains import WITHIN, ViewGains
 from tune_smp.texts import counted
@@ -76,6 +77,29 @@ def views_section(gains: ViewGains) -> str:
             f"| views | {gains.metric} | seconds per megapixel |",
             "|---|---|---|",
             *rows,
+            "",
+        ]
+    )
+
+
+def ensemble_section(record: EnsembleRecord) -> str:
+    """A section of the card of an ensemble: what it is, what it gains, and how to use it."""
+    rows = [f"| `{member.folder}` | {member.trial} | {member.weight:.3g} |" for member in record.members]
+    return "\n".join(
+        [
+            "\n## Ensemble\n",
+            "`tune-smp predict` and `tune_smp.load` average the probabilities of these models, each with the",
+            "normalisation and the tiles of its own `preprocessing.json`. Everything above is the best trial alone,",
+            "which lies in this folder as if there were no others.\n",
+            "| folder | trial | weight |",
+            "|---|---|---|",
+            *rows,
+            f"\n{record.metric_name} {record.metric:.4f} on {counted(record.images, 'validation image')}, where the",
+            f"members were chosen: {record.gain:+.4f} against the best trial alone (in nine of ten resamplings of the",
+            f"images at least {record.low:+.4f}). Prediction takes {record.cost:.1f} times as long. The thresholds of",
+            "the mean are in `ensemble.json`.\n",
+            "`model.onnx`, where it is there, is the ensemble: from pixels as they are in the file (N, C, H, W) and",
+            "the `scale` and `offset` of each member for each image (N, members, C) to `probabilities`.",
             "",
         ]
     )

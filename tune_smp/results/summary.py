@@ -30,6 +30,7 @@ class Summary:
     metric of ``best_epoch`` of ``best_trial``, whose weights are in ``model``, and ``class_iou`` the IoU of each class
     then, both above the ``thresholds`` of probability that suit each class best (none in multiclass mode);
     ``metric_at_half`` is the metric of that epoch above 0.5; ``evaluated_metric`` was measured on the exported model;
+    ``ensemble``, where one was asked for, is what ensemble.json holds, and whether it ``won`` and was exported;
     ``default_metric`` is that of trial 0 of a search, the plain default. ``trials`` counts trials by state; ``epochs``
     were run, ``epochs_saved`` were not, by ending trials early. ``importances`` are shares of the searched flags in the
     differences between trials; ``reproduce`` is the command that trains the best trial again; ``final`` of a search has
@@ -52,6 +53,7 @@ class Summary:
     class_iou: dict[str, float | None] = field(default_factory=dict)
     thresholds: dict[str, float] = field(default_factory=dict)
     metric_at_half: float | None = None
+    ensemble: dict[str, Any] | None = None
     importances: dict[str, float] = field(default_factory=dict)
     reproduce: str | None = None
     final: dict[str, Any] | None = None

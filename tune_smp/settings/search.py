@@ -111,10 +111,13 @@ class SearchSettings(RunFlags):
     finalists: Annotated[float, Ge(0), Le(0.5), About("Search", unit="of the budget")] = 0.25
     """Final: share of the time, or of the number of trials, in which the best three trials and the default are run
     again on fresh seeds, to find the best in the mean; 0 has none, as has a search of fewer than 12 trials."""
-    refit: Annotated[bool | None, About("Search", absent="after a final")] = None
+    refit: Annotated[bool | None, About("Search", absent="after a final, unless an ensemble won")] = None
     """Refit: train the best configuration once more, on training and validation images together, into refit/."""
     warm_start: Annotated[Path | None, AbsolutePath, About("Search", absent="nothing", folder="read")] = None
     """Warm start: output folder of an earlier search, whose best trials are tried first."""
+    ensemble: Annotated[int, Ge(1), About("Search", unit="nets")] = 1
+    """Ensemble: so many of the best trials' nets at most, in one model, where that is better on the validation images
+    than their noise; prediction is so many times slower."""
     address: Annotated[str | None, MinLen(1), About("Search", absent="a Ray of its own on this machine")] = None
     """Ray cluster to run on: auto, or its address."""
     storage_path: Annotated[Path | None, AbsolutePath, About("Search", absent="outputDir")] = None

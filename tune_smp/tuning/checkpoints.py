@@ -68,8 +68,9 @@ class BestKept(Listener):
 
     MOST = 3
 
-    def __init__(self, trials: Path, *, with_final: bool = False) -> None:
+    def __init__(self, trials: Path, *, most: int = MOST, with_final: bool = False) -> None:
         self.trials = trials
+        self.most = most
         self._with_final = with_final
         self._kept: list[TrialRecord] = []
 
@@ -82,7 +83,7 @@ class BestKept(Listener):
         known = [*self._kept, *records]
         kept = [row for row in known if self._is_for_the_final(row)]
         candidates = of_the_search(known)
-        for _ in range(self.MOST):
+        for _ in range(self.most):
             if found := best_of(candidates):
                 candidates.remove(found)
                 kept += [] if found in kept else [found]

@@ -32,6 +32,7 @@ from tune_smp.workflows.delivery import (
     write_onnx,
     write_report,
 )
+from tune_smp.workflows.ensembling import add_ensemble
 from tune_smp.workflows.preparation import prepare
 from tune_smp.workflows.printing import output
 from tune_smp.workflows.refit import Refit, has_time
@@ -124,7 +125,7 @@ def run_task(task: Task) -> Summary:
         best = task.best(ledger.records())
         summary = _summary(task, ending, ledger, best)
         if best is not None:
-            summary = _deliver(task, best, summary)
+            summary = _deliver(task, best, summary, ledger.records())
             summary = _refit(task, best, ledger.records(), summary)
         summary = dataclasses.replace(summary, seconds=round(time.monotonic() - started, 1))
         summary.write(task.folder)
@@ -154,7 +155,7 @@ def _summary(task: Task, ending: str, ledger: Ledger, best: Best | None) -> Summ
     )
 
 
-def _deliver(task: Task, best: Best, summary: Summary) -> Summary:
+def _deliver(task: Task, best: Best, summary: Summary, records: Sequence[TrialRecord]) -> Summary:
     """Export the best epoch and prove the export; keep the state from which ``--pretrainedModel`` starts."""
     state, settings = best.saved.state, task.settings_of(best.record)
     task.keep(best.saved)
@@ -162,10 +163,14 @@ def _deliver(task: Task, best: Best, summary: Summary) -> Summary:
         write_used(task.folder, state["used"])
     export(settings, task.folder, task.data, state)
     evaluated = prove(settings, task.folder, task.data, state)
-    add_view_gains(settings, task.folder, task.data, state)
+    ensemble = None
+    if summary.state != "interrupted":  # whoever interrupts is waiting, and resumes
+        ensemble = add_ensemble(task, best, records)
+        add_view_gains(settings, task.folder, task.data, state)
     return dataclasses.replace(
         summary,
         evaluated_metric=evaluated,
+        ensemble=ensemble,
         model=str(task.folder.model),
         **best_epoch_facts(state, task.data.store.class_map.names, settings.metric),
     )
@@ -173,7 +178,7 @@ def _deliver(task: Task, best: Best, summary: Summary) -> Summary:
 
 def _refit(task: Task, best: Best, records: Sequence[TrialRecord], summary: Summary) -> Summary:
     """Train on all images and export beside the proved model, where that is wanted."""
-    proof = None if summary.state == "interrupted" else task.proof(best, records)
+    proof = None if summary.state == "interrupted" else task.proof(best, records, summary)
     if proof is None:
         return summary
     if not has_time(proof):

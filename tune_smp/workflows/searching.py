@@ -27,6 +27,7 @@ from tune_smp.tuning.ledger import Ledger
 from tune_smp.tuning.listeners import Listener
 from tune_smp.tuning.space import SearchSpace
 from tune_smp.tuning.trial_record import AskedTrial, TrialRecord, best_of, of_the_search
+from tune_smp.workflows.ensembling import CANDIDATES_PER_MEMBER
 from tune_smp.workflows.final import (
     START_S,
     Verdict,
@@ -96,7 +97,8 @@ class SpaceSearch(Task):
         share = self._share(resources)
         study = open_study(self.settings, self.space, self.folder, concurrency=share.concurrency)
         ended = [record for record in study.records() if trial_state(record.state).has_ended]
-        kept = BestKept(self.storage, with_final=self.settings.finalists > 0)
+        most = max(BestKept.MOST, CANDIDATES_PER_MEMBER * self.settings.ensemble)
+        kept = BestKept(self.storage, most=most, with_final=self.settings.finalists > 0)
         kept.ended(*ended)
         display = Display(
             output.console,
@@ -282,9 +284,11 @@ class SpaceSearch(Task):
         return settings if record.finalist is None else final.with_fresh_seed(settings, record.finalist)
 
     @override
-    def proof(self, best: Best, records: Sequence[TrialRecord]) -> Proof | None:
-        is_wanted, standings = self.settings.refit, final.standings(records)
-        if is_wanted is False or (is_wanted is None and not standings):
+    def proof(self, best: Best, records: Sequence[TrialRecord], summary: Summary) -> Proof | None:
+        standings = final.standings(records)
+        has_ensemble = summary.ensemble is not None and summary.ensemble["won"]  # predict would not take it
+        is_wanted = self.settings.refit
+        if not (bool(standings) and not has_ensemble if is_wanted is None else is_wanted):
             return None
         state = best.saved.state
         thresholds = tuple(best_report(state).get("thresholds", ()))

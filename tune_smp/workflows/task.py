@@ -129,7 +129,7 @@ class Task(ABC):
         """The settings of a trial."""
 
     @abstractmethod
-    def proof(self, best: Best, records: Sequence[TrialRecord]) -> Proof | None:
+    def proof(self, best: Best, records: Sequence[TrialRecord], summary: Summary) -> Proof | None:
         """What a refit repeats; None where none is wanted."""
 
     @abstractmethod

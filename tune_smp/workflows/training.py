@@ -86,7 +86,7 @@ class FixedRun(Task):
         return self.settings
 
     @override
-    def proof(self, best: Best, records: Sequence[TrialRecord]) -> Proof | None:
+    def proof(self, best: Best, records: Sequence[TrialRecord], summary: Summary) -> Proof | None:
         if not self.settings.refit:
             return None
         state = best.saved.state

@@ -179,6 +179,7 @@ def _key_facts(facts: Facts) -> list[tuple[str, str]]:
         ),
         (f"{facts.metric} of pixels above the threshold 0.5", numbers.metric(at_half) if thresholds else None),
         ("best thresholds", thresholds),
+        ("ensemble", _ensemble(mapping(facts.summary.get("ensemble")), facts.metric)),
         ("validation images", f"{facts.validation_images:,}" if facts.validation_images else None),
     ]
     return [(name, value) for name, value in found if value]
@@ -189,6 +190,21 @@ def _thresholds(facts: Facts) -> str:
     found = {name: number(value) for name, value in mapping(facts.summary.get("thresholds")).items()}
     named = [f"{value:.2f}" if len(found) == 1 else f"{name}: {value:.2f}" for name, value in found.items() if value]
     return ", ".join(named)
+
+
+def _ensemble(record: Mapping[str, Any], metric: str) -> str:
+    """What averaging several trials' nets gave; nothing where it was not tried."""
+    value, single, low = (number(record.get(name)) for name in ("metric", "single", "low"))
+    members, cost = record.get("members"), number(record.get("cost"))
+    if value is None or single is None or low is None or cost is None or not isinstance(members, list):
+        return ""
+    shares = [(whole_number(mapping(row).get("trial")), number(mapping(row).get("weight"))) for row in members]
+    trials = ", ".join(f"{trial} × {weight:.3g}" for trial, weight in shares if trial is not None and weight)
+    gain = f"{metric} {numbers.metric(value)}, {numbers.gain(value - single)} against the best trial alone"
+    at_least = f"in nine of ten resamplings of the images at least {numbers.gain(low)}"
+    if record.get("won") is True:
+        return f"trials {trials}: {gain} ({at_least}); prediction takes {cost:.1f} times as long"
+    return f"not exported: trials {trials} had {gain} ({at_least})"
 
 
 def _views_remark(views: Mapping[str, Any]) -> str:
