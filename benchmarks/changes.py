@@ -64,7 +64,9 @@ def record(data: Path, change: str, collection: str, seed: int) -> dict[str, Any
     unseen = TrainingRun(settings, store, train + kept)
     unseen.model.load_state_dict(dict(state["best_model"] or state["model"]))
     unseen.model.eval()
-    views = {name: kept_metric(unseen, PRESETS[name], thresholds) for name in VIEWS} if change == NOTHING else {}
+    views: dict[str, float] = {}
+    if change == NOTHING:
+        views = {name: kept_metric(unseen, PRESETS[name], thresholds) for name in VIEWS}
     return {
         **{"change": change, "collection": collection, "seed": seed, "steps": run.steps, **views},
         **{"kept_half": kept_metric(unseen, PRESETS["none"], ()), "thresholds": " ".join(map(str, thresholds))},
