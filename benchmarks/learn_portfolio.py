@@ -1,6 +1,6 @@
 """Learn the portfolio of the space ``quick`` from the recorded curves, and write it.
 
-    python -m benchmarks.learn_portfolio [--seeds 1]
+    python -m benchmarks.learn_portfolio [--seeds 2]
 
 Also printed: what a portfolio learnt on the other groups of collections is worth on each, on images kept back.
 """
@@ -28,7 +28,7 @@ configurations:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--seeds", type=int, default=1, help="runs that a configuration must have")
+    parser.add_argument("--seeds", type=int, default=2, help="runs that a configuration must have")
     seeds = parser.parse_args().seeds
     recorded = recorded_space(Path("/"), RECORDED[0])
     quick = read_space("quick").without_fixed("stepsPerEpoch").with_flags(recorded.given)

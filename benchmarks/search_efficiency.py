@@ -8,7 +8,7 @@ Two trials run at once, as on two CPU cores; all have the same time, and ASHA co
 Which seed a configuration shows is drawn anew for every replay. A search then has a winner, by its validation metric;
 what it is worth is the mean of both seeds. The portfolio is learnt on the collections of the other groups.
 
-    python -m benchmarks.search_efficiency [--searches 50] [--data benchmarks/data]
+    python -m benchmarks.search_efficiency [--searches 50] [--collections membrane-binary]
 """
 
 from __future__ import annotations
@@ -233,16 +233,15 @@ def seconds_to(winners: Sequence[tuple[float, Row]], worth: float) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--searches", type=int, default=50)
-    parser.add_argument("--seeds", type=int, default=1, help="runs that a configuration must have")
+    parser.add_argument("--seeds", type=int, default=2, help="runs that a configuration must have")
+    parser.add_argument("--collections", default=",".join(RECORDED), help="those to report on")
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     space = recorded_space(Path("/"), RECORDED[0])
-    tables = {
-        name: read_rows(table_of(name), space, seeds=arguments.seeds) for name in RECORDED if table_of(name).exists()
-    }
-    for name, rows in tables.items():
+    tables = {name: read_rows(table_of(name), space, seeds=arguments.seeds) for name in RECORDED}
+    for name in arguments.collections.split(","):
         others = {other: table for other, table in tables.items() if GROUPS[other] != GROUPS[name]}
-        report(name, space, rows, learn_portfolio(others, PORTFOLIO), arguments.searches)
+        report(name, space, tables[name], learn_portfolio(others, PORTFOLIO), arguments.searches)
 
 
 def report(name: str, space: SearchSpace, rows: Sequence[Row], portfolio: Sequence[int], searches: int) -> None:
