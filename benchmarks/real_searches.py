@@ -53,9 +53,9 @@ def data_flags(folder: Path, collection: str) -> dict[str, Any]:
     return {"imagesDir": folder, "labelsDir": folder, "segmentationMode": mode, **COLLECTIONS[collection]}
 
 
-def default_flags() -> dict[str, Any]:
-    """Trial 0 of the space as flags of ``train``; of the epochs the time says how many."""
-    space = read_space(SPACE)
+def default_flags(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Trial 0 of the space under these flags, as flags of ``train``; of the epochs the time says how many."""
+    space = read_space(SPACE).with_flags({flag: value for flag, value in given.items() if flag != "timeBudget"})
     flags = {**space.fixed, **values_by_flag(default_values(space))}
     return {flag: value for flag, value in flags.items() if flag not in ("stepsPerEpoch", "maxEpochs", "patience")}
 
@@ -108,8 +108,8 @@ def compare(data: Path, work: Path, collection: str, seed: int, minutes: float) 
     common = {"seed": seed, "dashboard": False, "device": "cpu", "timeBudget": f"{minutes:g}m"}
     given = {**data_flags(place / "data", collection), **common}
     search = {"searchSpace": SPACE, "resource": "seconds", "outputDir": place / "search"}
-    default = {**default_flags(), "outputDir": place / "default"}
-    seconds = [run("search", {**given, **search}), run("train", {**given, **default})]
+    default = {**given, "outputDir": place / "default"}
+    seconds = [run("search", {**given, **search}), run("train", {**default_flags(default), **default})]
     models = {DEFAULT: place / "default", PROVED: place / "search" / "model", DELIVERED: place / "search"}
     return {
         **{"collection": collection, "seed": seed, "minutes": minutes, "seconds": seconds},
