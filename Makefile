@@ -21,7 +21,7 @@ check: install
 	$(BIN)/mypy
 
 test: install
-	$(BIN)/pytest -n 2 --dist loadfile -m 'not slow and not gpu and not catalogue'
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow and not gpu and not catalogue'
 
 test-slow: install
 	$(BIN)/pytest -m slow
