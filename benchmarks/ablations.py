@@ -38,6 +38,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel
 
 from benchmarks.kept_back import COLLECTIONS, rounded, scores, split
+from benchmarks.tables import rows_of
 from tune_smp.data.opening import find_collection, open_store
 from tune_smp.settings.run import RunSettings
 from tune_smp.training.batch_norm import statistics_of
@@ -209,10 +210,6 @@ def report(table: Path) -> None:
         if not all(row["kept"] for row in own):  # the first form of the table holds best epochs alone
             over_epochs(own)
         differences(own)
-
-
-def rows_of(table: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(table.read_text("utf-8").splitlines())) if table.exists() else []
 
 
 def over_epochs(rows: Sequence[Mapping[str, str]]) -> None:

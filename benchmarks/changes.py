@@ -11,7 +11,6 @@ run without a change; views are those of test-time augmentation, averaged over t
 from __future__ import annotations
 
 import argparse
-import csv
 import time
 from collections.abc import Mapping, Sequence
 from functools import reduce
@@ -24,6 +23,7 @@ from torch import Tensor
 from benchmarks.ablations import show
 from benchmarks.kept_back import COLLECTIONS, split
 from benchmarks.record_curves import SENSIBLE, recorded_space
+from benchmarks.tables import add_row, rows_of
 from tune_smp.choices.views import PRESETS, Preset, View
 from tune_smp.data.opening import find_collection, open_store
 from tune_smp.data.split import all_for_training
@@ -59,7 +59,7 @@ def record(data: Path, change: str, collection: str, seed: int) -> dict[str, Any
     thresholds = best_report(state)["thresholds"]
     if change == REFIT:
         pair = {"change": NOTHING, "collection": collection, "seed": str(seed)}
-        (plain,) = (row for row in rows() if pair.items() <= row.items())
+        (plain,) = (row for row in rows_of(TABLE) if pair.items() <= row.items())
         thresholds = tuple(map(float, plain["thresholds"].split()))
     unseen = TrainingRun(settings, store, train + kept)
     unseen.model.load_state_dict(dict(state["best_model"] or state["model"]))
@@ -92,31 +92,14 @@ def probabilities(run: TrainingRun, images: Tensor) -> Tensor:
 
 def report() -> None:
     """Print paired differences to the run without a change, with intervals over collections and seeds."""
-    kept = {(row["change"], row["collection"], row["seed"]): float(row["kept"]) for row in rows()}
-    for row in rows():
+    kept = {(row["change"], row["collection"], row["seed"]): float(row["kept"]) for row in rows_of(TABLE)}
+    for row in rows_of(TABLE):
         for name in VIEWS:
             if row["change"] == NOTHING:
                 kept[f"views: {name}", row["collection"], row["seed"]] = float(row[name])
     for change in dict.fromkeys(change for change, _, _ in kept):
         runs = [(name, "", seed) for other, name, seed in kept if other == change != NOTHING]
         show(change, runs, lambda run, change=change: kept[change, run[0], run[2]] - kept[NOTHING, run[0], run[2]])  # type: ignore[misc]
-
-
-def rows() -> Sequence[Mapping[str, str]]:
-    if not TABLE.exists():
-        return []
-    with TABLE.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def add(row: Mapping[str, object]) -> None:
-    """Append a row in one write."""
-    is_new = not TABLE.exists()
-    with TABLE.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        if is_new:
-            writer.writeheader()
-        writer.writerow(row)
 
 
 def main() -> None:
@@ -133,8 +116,10 @@ def main() -> None:
     pairs = [(name, seed) for seed in SEEDS for name in COLLECTIONS]
     for name, seed in pairs[part::parts]:  # all changes of one pair in one process: some look at the run without
         for change in CHANGES:
-            if (change, name, str(seed)) not in {(row["change"], row["collection"], row["seed"]) for row in rows()}:
-                add(record(arguments.data.resolve(), change, name, seed))
+            if (change, name, str(seed)) not in {
+                (row["change"], row["collection"], row["seed"]) for row in rows_of(TABLE)
+            }:
+                add_row(TABLE, COLUMNS, record(arguments.data.resolve(), change, name, seed))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ by collection and seed.
 from __future__ import annotations
 
 import argparse
-import csv
 import functools
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +30,7 @@ from typing_extensions import override
 
 from benchmarks.ablations import show
 from benchmarks.kept_back import COLLECTIONS, rounded, scores, split
+from benchmarks.tables import add_row, rows_of
 from tune_smp.data.opening import find_collection, open_store
 from tune_smp.training.run import TrainingRun
 from tune_smp.training.validation import Validation
@@ -168,9 +168,8 @@ def report() -> None:
     """Paired differences, with intervals over collections and seeds."""
     kept: dict[tuple[int, str, str], float] = {}
     for name in RECORDED:
-        with table_of(name).open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                kept[int(row["configuration"]), name, row["seed"]] = float(row["kept"] or 0.0)
+        for row in rows_of(table_of(name)):
+            kept[int(row["configuration"]), name, row["seed"]] = float(row["kept"] or 0.0)
     for number, change in enumerate([{"the default": ""}, *CHANGES]):
         if number == 1:
             continue  # nothing is changed
@@ -200,25 +199,13 @@ def main() -> None:
         space = recorded_space(data, name)
         if place % parts == part and (number, seed) not in known(table_of(name)):
             point = list(points(space, number + 1))[number]
-            add(table_of(name), space, {"configuration": number, **point, **record(data, name, point, seed)})
+            columns = [COLUMNS[0], *space.searched, *COLUMNS[1:]]
+            row = {"configuration": number, **point, **record(data, name, point, seed)}
+            add_row(table_of(name), columns, row)
 
 
 def known(table: Path) -> set[tuple[int, int]]:
-    if not table.exists():
-        return set()
-    with table.open(newline="", encoding="utf-8") as file:
-        return {(int(row["configuration"]), int(row["seed"])) for row in csv.DictReader(file)}
-
-
-def add(table: Path, space: SearchSpace, row: Mapping[str, Any]) -> None:
-    """Append a row in one write."""
-    columns = [COLUMNS[0], *space.searched, *COLUMNS[1:]]
-    is_new = not table.exists()
-    with table.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        if is_new:
-            writer.writeheader()
-        writer.writerow(row)
+    return {(int(row["configuration"]), int(row["seed"])) for row in rows_of(table)}
 
 
 if __name__ == "__main__":

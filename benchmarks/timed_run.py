@@ -10,13 +10,13 @@ seconds; every fourth image is kept back.
 from __future__ import annotations
 
 import argparse
-import csv
 from pathlib import Path
 from statistics import fmean
 
 import torch
 
 from benchmarks.record_curves import SENSIBLE, record
+from benchmarks.tables import add_row, rows_of
 from tune_smp.settings.run import EPOCHS_OF_A_BUDGET
 
 TABLE = Path(__file__).parent / "data" / "timed_runs.csv"
@@ -26,18 +26,15 @@ SEEDS = range(3)
 SECONDS = 600.0
 
 
-def rows() -> list[dict[str, str]]:
-    if not TABLE.exists():
-        return []
-    with TABLE.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def report() -> None:
     """Print the mean IoU on images kept back, and each seed's."""
-    for change in dict.fromkeys(row["change"] for row in rows()):
+    for change in dict.fromkeys(row["change"] for row in rows_of(TABLE)):
         for collection in COLLECTIONS:
-            kept = [float(row["kept"]) for row in rows() if (row["change"], row["collection"]) == (change, collection)]
+            kept = [
+                float(row["kept"])
+                for row in rows_of(TABLE)
+                if (row["change"], row["collection"]) == (change, collection)
+            ]
             if kept:
                 values = ", ".join(f"{value:.4f}" for value in kept)
                 print(f"| {change or 'as it is'} | {collection} | {fmean(kept):.4f} | {values} |")
@@ -58,17 +55,14 @@ def main() -> None:
     change = dict(pair.split("=", 1) for pair in arguments.change.split(",") if pair)
     jobs = [(name, seed) for seed in SEEDS for name in COLLECTIONS]
     for name, seed in jobs[part::parts]:
-        if (arguments.change, name, str(seed)) in {(row["change"], row["collection"], row["seed"]) for row in rows()}:
+        if (arguments.change, name, str(seed)) in {
+            (row["change"], row["collection"], row["seed"]) for row in rows_of(TABLE)
+        }:
             continue
         point = {**SENSIBLE, "maxEpochs": EPOCHS_OF_A_BUDGET, **change}
         found = record(arguments.data.resolve(), name, point, seed, seconds=SECONDS)
         metric = max(float(value) for value in str(found["metric"]).split())
-        is_new = not TABLE.exists()
-        with TABLE.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
-            if is_new:
-                writer.writeheader()
-            writer.writerow({"change": arguments.change, "collection": name, **found, "metric": metric})
+        add_row(TABLE, COLUMNS, {"change": arguments.change, "collection": name, **found, "metric": metric})
 
 
 if __name__ == "__main__":
