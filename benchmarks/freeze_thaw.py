@@ -23,7 +23,7 @@ from typing_extensions import override
 
 from benchmarks.curves import GROUPS, Curve, Row, learn_portfolio, read_rows
 from benchmarks.record_curves import RECORDED, SECONDS, recorded_space, table_of
-from benchmarks.search_efficiency import CLOSE, PORTFOLIO, WORKERS, Replay, Strategy, seconds_to, winner_at
+from benchmarks.search_efficiency import CLOSE, PORTFOLIO, WORKERS, Replay, Strategy, Winner, time_to, winner_at
 from tune_smp.tuning.study import quiet
 
 BEGUN_FIRST = 4
@@ -58,7 +58,7 @@ class FreezeThaw(Replay):
     growths: Growths
 
     @override
-    def run(self, trials: int | None = None) -> list[tuple[float, Row]]:
+    def run(self, trials: int | None = None) -> list[Winner]:
         self._chance = random.Random(self.seed)  # noqa: S311 - no secret
         self._partial: list[_Partial] = []
         ends: list[tuple[float, int, _Partial]] = []
@@ -67,9 +67,7 @@ class FreezeThaw(Replay):
         while ends:
             now, _, partial = heapq.heappop(ends)
             partial.epochs += 1
-            if partial.value > self._best:
-                self._best = partial.value
-                self.winners.append((now, partial.row))
+            self._note(partial.row, partial.value, now)
             self._partial.append(partial)
             self._continue(ends, now=now)
         return self.winners
@@ -132,9 +130,10 @@ def main() -> None:
                         if isinstance(run, FreezeThaw):
                             run.growths = learnt
                         run.run()
-                needed = statistics.mean(seconds_to(run.winners, CLOSE * best) for run in runs)
+                needed = statistics.mean(time_to(run.winners, "seconds", CLOSE * best) for run in runs)
                 regrets = [
-                    1000 * (best - statistics.mean((winner_at(run.winners, t) or default).metric for run in runs))
+                    1000
+                    * (best - statistics.mean((winner_at(run.winners, "seconds", t) or default).metric for run in runs))
                     for t in (2 * SECONDS, 4 * SECONDS)
                 ]
                 words = "random, portfolio" if with_portfolio else "random"

@@ -8,8 +8,8 @@ kept back. Nothing else should run on the machine. What is recorded already is n
     python -m benchmarks.real_searches --data COLLECTIONS --work FOLDER [--minutes 10] [--collections a,b] [--seeds 0,1]
     python -m benchmarks.real_searches --report
 
-``data/real_searches.json`` has a record for each: collection, seed, minutes, and for each model its pixels (tp, fp, fn,
-tn) of each class, image by image.
+``data/real_searches.json`` has a record for each search and each default: collection, seed, minutes, and for each model
+its pixels (tp, fp, fn, tn) of each class, image by image.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ RECORDS = Path(__file__).parent / "data" / "real_searches.json"
 SPACE = "quick"
 DEFAULT, PROVED, DELIVERED = "default", "proved", "delivered"
 MODELS = (DEFAULT, PROVED, DELIVERED)
+COMMANDS = ("search", "train")
+KEY = ("command", "collection", "seed", "minutes")
 
 Record = Mapping[str, Any]
 
@@ -97,25 +99,42 @@ def run(command: str, flags: Mapping[str, Any]) -> float:
     return round(time.monotonic() - began, 1)
 
 
-def compare(data: Path, work: Path, collection: str, seed: int, minutes: float) -> Record:
-    """One search and one default, from the images to the pixels of those kept back."""
+def measure(data: Path, work: Path, command: str, collection: str, seed: int, minutes: float) -> Record:
+    """One search, or one default, from the images to the pixels of those kept back."""
     everything = RunSettings.from_flags({**data_flags(data / collection, collection), "outputDir": work / "none"})
     store = open_store(everything, find_collection(everything))
     kept = kept_back(store)
-    place = work / f"{collection}-{seed}"
+    place = work / f"{collection}-{seed}-{command}"
     rmtree(place, ignore_errors=True)
     copy_others(store, kept, place / "data")
     common = {"seed": seed, "dashboard": False, "device": "cpu", "timeBudget": f"{minutes:g}m"}
     given = {**data_flags(place / "data", collection), **common}
-    search = {"searchSpace": SPACE, "resource": "seconds", "outputDir": place / "search"}
-    default = {**given, "outputDir": place / "default"}
-    seconds = [run("search", {**given, **search}), run("train", {**default_flags(default), **default})]
-    models = {DEFAULT: place / "default", PROVED: place / "search" / "model", DELIVERED: place / "search"}
+    output = place / "output"
+    if command == "search":
+        seconds = run(command, {**given, "searchSpace": SPACE, "resource": "seconds", "outputDir": output})
+        models = {PROVED: output / "model", DELIVERED: output}
+    else:
+        seconds = run(command, {**default_flags(given), **given, "outputDir": output})
+        models = {DEFAULT: output}
+    summary = json.loads((output / "summary.json").read_text("utf-8"))
     return {
-        **{"collection": collection, "seed": seed, "minutes": minutes, "seconds": seconds},
-        "final": json.loads((place / "search" / "summary.json").read_text("utf-8"))["final"],
+        **{"command": command, "collection": collection, "seed": seed, "minutes": minutes, "seconds": seconds},
+        **{name: summary[name] for name in ("best_metric", "trials", "epochs", "final")},
         "counts": {name: counts_on(model, store, kept) for name, model in models.items()},
     }
+
+
+def pairs(records: Sequence[Record]) -> list[Record]:
+    """The searches and the defaults of the same collection, seed and minutes, with the pixels of all three models."""
+    of_command: dict[str, dict[tuple[str, int, float], Record]] = {command: {} for command in COMMANDS}
+    for record in records:
+        of_command[record["command"]][record["collection"], record["seed"], record["minutes"]] = record
+    searches, defaults = (of_command[command] for command in COMMANDS)
+    return [
+        {**search, "counts": {**search["counts"], **defaults[key]["counts"]}}
+        for key, search in sorted(searches.items())
+        if key in defaults
+    ]
 
 
 def metric_of(record: Record, model: str) -> float:
@@ -149,7 +168,7 @@ def report(records: Sequence[Record]) -> None:
     for row in records:
         values = [metric_of(row, model) for model in MODELS]
         print(f"{row['collection']:<20} {row['seed']:>4}  {values[0]:8.4f} {values[1]:8.4f} {values[2]:9.4f}")
-    for model in (PROVED, DELIVERED):
+    for model in (PROVED, DELIVERED) if records else ():
         mean, low, high = gain(records, model)
         better = sum(metric_of(row, model) > metric_of(row, DEFAULT) for row in records)
         print(f"{model}: {mean:+.4f} ({low:+.4f} to {high:+.4f}), better in {better} of {len(records)}")
@@ -167,18 +186,20 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--collections", default=",".join(COLLECTIONS))
     parser.add_argument("--seeds", default="0,1")
+    parser.add_argument("--commands", default=",".join(COMMANDS))
     parser.add_argument("--report", action="store_true")
     arguments = parser.parse_args()
     if arguments.report:
-        report(recorded())
+        report(pairs(recorded()))
         return
     for seed in map(int, arguments.seeds.split(",")):
         for collection in arguments.collections.split(","):
-            key = (collection, seed, arguments.minutes)
-            if key not in [(row["collection"], row["seed"], row["minutes"]) for row in recorded()]:
-                record = compare(arguments.data.absolute(), arguments.work.absolute(), *key)
-                RECORDS.write_text(json.dumps([*recorded(), record]) + "\n", "utf-8")
-                report([record])
+            for command in arguments.commands.split(","):
+                key = (command, collection, seed, arguments.minutes)
+                if key not in [tuple(row[name] for name in KEY) for row in recorded()]:
+                    record = measure(arguments.data.absolute(), arguments.work.absolute(), *key)
+                    RECORDS.write_text(json.dumps([*recorded(), record]) + "\n", "utf-8")
+            report(pairs(recorded()))
 
 
 if __name__ == "__main__":

@@ -1,50 +1,65 @@
-"""What one run reaches in ten CPU minutes: ``train --timeBudget`` on membrane-binary and nuclei-binary, three seeds.
+"""What one run reaches in ten CPU minutes, on images kept back.
 
-The run is the sensible one of ``record_curves.py`` with as many epochs as a time budget has, on one thread, in CPU
-seconds; every fourth image is kept back.
+The runs are the sensible one of ``record_curves.py`` with some changes, and the default of the space `quick`. Each has
+as many epochs as a time budget has, on one thread, in CPU seconds; every fourth image is kept back.
 
-    python -m benchmarks.timed_run --data COLLECTIONS [--part 0/2] [--change decoderChannels=32,batchSize=4]
+    python -m benchmarks.timed_run --data COLLECTIONS [--part 0/2] [--collections a,b] [--runs a,b] [--seeds 0,1,2]
     python -m benchmarks.timed_run --report
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
 
 import torch
 
+from benchmarks.kept_back import COLLECTIONS
 from benchmarks.record_curves import SENSIBLE, record
 from benchmarks.tables import add_row, rows_of
 from tune_smp.settings.run import EPOCHS_OF_A_BUDGET
+from tune_smp.tuning.space import Scalar
 
 TABLE = Path(__file__).parent / "data" / "timed_runs.csv"
-COLUMNS = ("change", "collection", "seed", "steps", "metric", "kept_half", "kept")
-COLLECTIONS = ("membrane-binary", "nuclei-binary")
-SEEDS = range(3)
+COLUMNS = ("run", "collection", "seed", "steps", "seconds", "metric", "kept_half", "kept")
 SECONDS = 600.0
+RESNET, REGNET = "ResNet,resnet18,random", "RegNet(x/y),timm-regnetx_002,random"
+RUNS: Mapping[str, Mapping[str, Scalar]] = {
+    "default": {
+        "encoderBaseVariantWeights": RESNET,
+        "decoderChannels": 256,
+        "learningRate": 1e-3,
+        "batchSize": 16,
+        "lossName": "JaccardLoss",
+        "augmentation": "medium",
+    },
+    "mobilenet": {"augmentation": "medium"},
+    "mobilenet, light": {},
+    "mobilenet, none": {"augmentation": "none"},
+    "regnet": {"encoderBaseVariantWeights": REGNET, "augmentation": "medium"},
+    "resnet18": {"encoderBaseVariantWeights": RESNET, "augmentation": "medium", "learningRate": 1e-3},
+}
+"""Flags that differ from those of the sensible run."""
 
 
 def report() -> None:
-    """Print the mean IoU on images kept back, and each seed's."""
-    for change in dict.fromkeys(row["change"] for row in rows_of(TABLE)):
-        for collection in COLLECTIONS:
-            kept = [
-                float(row["kept"])
-                for row in rows_of(TABLE)
-                if (row["change"], row["collection"]) == (change, collection)
-            ]
-            if kept:
-                values = ", ".join(f"{value:.4f}" for value in kept)
-                print(f"| {change or 'as it is'} | {collection} | {fmean(kept):.4f} | {values} |")
+    """Print the mean metric on images kept back, and each seed's."""
+    kept: dict[tuple[str, str], list[float]] = {}
+    for row in rows_of(TABLE):
+        kept.setdefault((row["collection"], row["run"]), []).append(float(row["kept"]))
+    for (collection, run), values in sorted(kept.items()):
+        print(f"| {collection} | {run} | {fmean(values):.4f} | {', '.join(f'{value:.4f}' for value in values)} |")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--data", type=Path, help="the folder of the collections")
     parser.add_argument("--part", default="0/1", help="this process and how many there are: 0/2")
-    parser.add_argument("--change", default="", help="flags of the run, as flag=value,flag=value")
+    parser.add_argument("--collections", default=",".join(COLLECTIONS))
+    parser.add_argument("--runs", default=";".join(RUNS), help="their names, with semicolons between them")
+    parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--report", action="store_true", help="print what the table says")
     arguments = parser.parse_args()
     if arguments.report:
@@ -52,17 +67,17 @@ def main() -> None:
         return
     part, parts = map(int, arguments.part.split("/"))
     torch.set_num_threads(1)
-    change = dict(pair.split("=", 1) for pair in arguments.change.split(",") if pair)
-    jobs = [(name, seed) for seed in SEEDS for name in COLLECTIONS]
-    for name, seed in jobs[part::parts]:
-        if (arguments.change, name, str(seed)) in {
-            (row["change"], row["collection"], row["seed"]) for row in rows_of(TABLE)
-        }:
-            continue
-        point = {**SENSIBLE, "maxEpochs": EPOCHS_OF_A_BUDGET, **change}
-        found = record(arguments.data.resolve(), name, point, seed, seconds=SECONDS)
-        metric = max(float(value) for value in str(found["metric"]).split())
-        add_row(TABLE, COLUMNS, {"change": arguments.change, "collection": name, **found, "metric": metric})
+    jobs = [
+        (name, run, seed)
+        for seed in map(int, arguments.seeds.split(","))
+        for name in arguments.collections.split(",")
+        for run in arguments.runs.split(";")
+    ]
+    for name, run, seed in jobs[part::parts]:
+        if (name, run, str(seed)) not in {(row["collection"], row["run"], row["seed"]) for row in rows_of(TABLE)}:
+            point = {**SENSIBLE, "maxEpochs": EPOCHS_OF_A_BUDGET, **RUNS[run]}
+            found = record(arguments.data.resolve(), name, point, seed, seconds=SECONDS)
+            add_row(TABLE, COLUMNS, {"run": run, "collection": name, **found})
 
 
 if __name__ == "__main__":

@@ -88,8 +88,8 @@ def test_a_trial_in_seconds_needs_to_know_how_many(tmp_path: Path) -> None:
 
 def test_the_time_of_a_trial_stays_when_the_search_is_given_more(tmp_path: Path) -> None:
     begun = with_trial_budget(settings(tmp_path, resource="seconds", timeBudget="10m"))
-    assert (begun.trial_budget, begun.trial_budget_s) == ("60s", 60.0)
-    assert with_budget(begun, num_trials=None, time_budget="2h").trial_budget_s == 60.0
+    assert (begun.trial_budget, begun.trial_budget_s) == ("40s", 40.0)
+    assert with_budget(begun, num_trials=None, time_budget="2h").trial_budget_s == 40.0
     in_epochs = settings(tmp_path, timeBudget="10m", resource="epochs")
     assert with_trial_budget(in_epochs) == in_epochs
 
@@ -99,9 +99,9 @@ def test_the_time_of_a_trial_stays_when_the_search_is_given_more(tmp_path: Path)
     [
         ({}, None),
         ({"numTrials": "9"}, None),
-        ({"timeBudget": "10m"}, 60.0),
+        ({"timeBudget": "10m"}, 40.0),
         ({"timeBudget": "10m", "numTrials": "9"}, None),
-        ({"timeBudget": "10m", "numTrials": "9", "resource": "seconds"}, 60.0),
+        ({"timeBudget": "10m", "numTrials": "9", "resource": "seconds"}, 40.0),
         ({"numTrials": "9", "trialBudget": "45s"}, 45.0),
     ],
 )
@@ -113,7 +113,7 @@ def test_trials_have_a_time_where_time_alone_ends_the_search_or_they_are_given_o
 
 def test_a_search_that_time_ended_and_trials_extend_keeps_their_time(tmp_path: Path) -> None:
     begun = with_trial_budget(settings(tmp_path, timeBudget="10m"))
-    assert with_budget(begun, num_trials=40, time_budget=None).trial_budget_s == 60.0
+    assert with_budget(begun, num_trials=40, time_budget=None).trial_budget_s == 40.0
 
 
 def test_trials_in_seconds_have_a_time_in_place_of_steps(tmp_path: Path) -> None:
@@ -133,8 +133,8 @@ def test_trials_in_seconds_have_a_time_in_place_of_steps(tmp_path: Path) -> None
         ({"numTrials": "500"}, None, 20),
         ({"numTrials": "12", "finalists": "0"}, None, 0),
         ({"numTrials": "12", "finalists": "0.5"}, None, 12),
-        ({"timeBudget": "10m"}, 300.0, 4),  # a quarter of the time for runs of 70 s, two at once
-        ({"timeBudget": "10m", "refit": "false"}, 300.0, 8),
+        ({"timeBudget": "10m"}, 400.0, 4),  # 100 s for runs of 50 s, two at once
+        ({"timeBudget": "10m", "refit": "false"}, 400.0, 16),
         ({"timeBudget": "10m"}, 60.0, 0),
         ({"timeBudget": "10m", "numTrials": "9"}, 300.0, 3),
     ],
@@ -143,19 +143,34 @@ def test_a_final_has_as_many_runs_as_time_and_trials_allow(
     tmp_path: Path, flags: dict[str, str], left: float | None, runs: int
 ) -> None:
     chosen = settings(tmp_path, **flags)
-    run = seconds_of_a_run(chosen, [record(0, "completed", 0.5, seconds=60.0)])
-    assert run == 60.0 + START_S
-    assert runs_of_the_final(chosen, run, left=left, concurrency=2) == runs
+    records = [record(0, "completed", 0.5, best_epoch=1, seconds=60.0)]
+    assert runs_of_the_final(chosen, records, left=left, concurrency=2) == runs
 
 
 def test_what_is_kept_free_is_no_more_than_the_final_and_the_refit_take(tmp_path: Path) -> None:
     chosen = settings(tmp_path, timeBudget="10h", resource="epochs")
-    unknown = seconds_of_a_run(chosen, [record(0, "running", 0.5), record(1, "pruned", 0.4, seconds=5.0)])
-    assert unknown is None
-    assert final_seconds(chosen, None, concurrency=2) == refit_seconds(chosen, None) == 9000.0
+    unknown = [record(0, "running", 0.5), record(1, "pruned", 0.4, seconds=5.0)]
+    assert seconds_of_a_run(chosen, unknown) is None
+    assert final_seconds(chosen, None, concurrency=2) == refit_seconds(chosen, unknown) == 9000.0
+    known = [record(0, "completed", 0.5, seconds=90.0)]
+    assert seconds_of_a_run(chosen, known) == 90.0 + START_S
     assert final_seconds(chosen, 100.0, concurrency=2) == 1000.0, "five rounds of four"
-    assert refit_seconds(chosen, 100.0) == pytest.approx(100.0 / 0.7)
-    timed = settings(tmp_path, timeBudget="10h", trialBudget="100s")
-    assert refit_seconds(timed, 100.0) == 400.0
+    assert refit_seconds(chosen, known) == pytest.approx(100.0 / 0.7)
     without = settings(tmp_path, timeBudget="10h", finalists="0")
-    assert final_seconds(without, 100.0, concurrency=2) == refit_seconds(without, 100.0) == 0.0
+    assert final_seconds(without, 100.0, concurrency=2) == refit_seconds(without, known) == 0.0
+
+
+def test_a_final_is_kept_whole_rounds_free(tmp_path: Path) -> None:
+    chosen = settings(tmp_path, timeBudget="1000s")
+    assert final_seconds(chosen, 100.0, concurrency=2) == 200.0
+    assert final_seconds(chosen, 50.0, concurrency=2) == 200.0
+    assert final_seconds(chosen, 200.0, concurrency=2) == 250.0, "no round fits: a smaller final has the share"
+
+
+def test_half_of_the_time_is_the_refits_where_trials_have_a_time_and_still_rise_at_its_end(tmp_path: Path) -> None:
+    chosen = settings(tmp_path, timeBudget="1000s", trialBudget="100s")
+    assert refit_seconds(chosen, []) == 500.0
+    rising = record(0, "completed", 0.1, 0.2, 0.3, 0.4, 0.5, best_epoch=5)
+    had_enough = record(0, "completed", 0.1, 0.2, 0.5, 0.5, 0.5, best_epoch=3)
+    assert refit_seconds(chosen, [rising]) == 500.0
+    assert refit_seconds(chosen, [had_enough]) == pytest.approx((100.0 + START_S) / 0.7)

@@ -22,8 +22,9 @@ DEFAULT_TRIALS = 32
 MOST_TRIALS = 1000
 """Where only ``--timeBudget`` ends a search."""
 
-TRIALS_OF_A_BUDGET = 10
-"""Trials, one after another, that a search's time is for, where nobody says how long one may last."""
+TRIALS_OF_A_BUDGET = 15
+"""Trials, one after another, that a search's time is for, where nobody says how long one may last: some six for the
+search, two for the final, and seven in which the refit trains the winner."""
 
 TIME_BUDGET = About("Search", absent="until every trial has ended")
 
@@ -36,7 +37,7 @@ def seconds_need_a_budget(draft: Draft) -> Iterator[Problem]:
         where = draft.where("trial_budget", "resource")
         yield Problem("--trialBudget is a time, and --resource epochs gives trials none", where, fix)
     if resource == "seconds" and budget is None and draft.values.get("time_budget") is None:
-        fix = "pass --trialBudget, such as 2m, or a --timeBudget, of which each trial has a tenth"
+        fix = "pass --trialBudget, such as 2m, or a --timeBudget, of which each trial has a fifteenth"
         yield Problem("--resource seconds needs to know how long a trial may last", "--resource seconds", fix)
 
 
@@ -94,7 +95,7 @@ class SearchSettings(RunFlags):
     """Resource that trials are given and compared at: with seconds, a fast net has more steps; auto takes seconds where
     trialBudget is given, or timeBudget alone ends the search."""
     trial_budget: Annotated[
-        str | None, MinLen(1), About("Search", absent="a tenth of timeBudget, where trials are compared in seconds")
+        str | None, MinLen(1), About("Search", absent="a fifteenth of timeBudget, where trials are compared in seconds")
     ] = None
     """Time budget of a trial, such as 90s or 10m."""
     grace_period: Annotated[

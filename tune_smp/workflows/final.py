@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from tune_smp.choices.states import trial_state
@@ -24,23 +25,44 @@ START_S = 10.0
 """Seconds until a worker trains: a process, torch, and the model, on a machine that is busy with others."""
 REFIT_SHARE = 0.25
 """Share of a search's time that is kept for the refit, where that needs it."""
-LONGEST_REFIT = 4.0
-"""Length of a refit at most, in runs of a trial, where trials have a time."""
+TIMED_REFIT_SHARE = 0.5
+"""The same where trials have a time, and the refit as much as is left: what it reaches grows with that."""
+STILL_RISING = 0.8
+"""A run whose best epoch lies beyond this share of it would have gained by a longer one."""
 
 
 def seconds_of_a_run(settings: SearchSettings, records: Sequence[TrialRecord]) -> float | None:
     """What one run of the final takes: the longest of the best trials that came to their end; None while none has."""
     if settings.trial_budget_s is not None:
         return settings.trial_budget_s + START_S
-    ended = [row for row in of_the_search(records) if row.state in ("completed", "early_stopped")]
-    best = sorted(ended, key=lambda row: -(row.best_metric or 0.0))[: BEST_TRIALS + 1]
+    best = _best_whole(records)
     return max(row.seconds for row in best) + START_S if best else None
 
 
+def are_still_rising(runs: Sequence[TrialRecord]) -> bool:
+    """Whether runs would have gained by more time; so they are thought of until one has come to its end."""
+    return not runs or share_used(runs) >= STILL_RISING
+
+
+def share_used(runs: Sequence[TrialRecord]) -> float:
+    """The share of their epochs after which runs were best, in the mean."""
+    return fmean((run.best_epoch or 0) / run.epochs for run in runs)
+
+
+def _best_whole(records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """As many trials as a final has, the best of those that came to their end."""
+    ended = [row for row in of_the_search(records) if row.state in ("completed", "early_stopped")]
+    return sorted(ended, key=lambda row: -(row.best_metric or 0.0))[: BEST_TRIALS + 1]
+
+
 def final_seconds(settings: SearchSettings, run: float | None, *, concurrency: int) -> float:
-    """The time that is kept for the final: its share, or less where that is enough for all its runs."""
+    """The time that is kept for the final: its share, or less where whole rounds take less."""
     share = settings.finalists * (settings.time_budget_s or 0.0)
-    return share if run is None else min(share, math.ceil(_most_runs(settings) / concurrency) * run)
+    if run is None:
+        return share
+    a_round = math.ceil(min(BEST_TRIALS + 1, _most_runs(settings)) / concurrency) * run
+    rounds = min(int(share / a_round), math.ceil(_most_runs(settings) / (BEST_TRIALS + 1)))
+    return rounds * a_round if rounds else share
 
 
 def _most_runs(settings: SearchSettings) -> int:
@@ -49,23 +71,27 @@ def _most_runs(settings: SearchSettings) -> int:
     return all_rounds if settings.is_ended_by_time_alone else min(all_rounds, settings.final_runs)
 
 
-def refit_seconds(settings: SearchSettings, run: float | None) -> float:
-    """The time that is kept for the refit, likewise."""
+def refit_seconds(settings: SearchSettings, records: Sequence[TrialRecord]) -> float:
+    """The time that is kept for the refit: its share, or less where it is expected to need less."""
     if settings.refit is False or (settings.refit is None and settings.finalists == 0):
         return 0.0
-    share = REFIT_SHARE * (settings.time_budget_s or 0.0)
-    if run is None:
-        return share
-    return min(share, run * (LONGEST_REFIT if settings.trial_budget_s is not None else 1.0 / settings.train_fraction))
+    budget, run = settings.time_budget_s or 0.0, seconds_of_a_run(settings, records)
+    if settings.trial_budget_s is not None and are_still_rising(_best_whole(records)):
+        return TIMED_REFIT_SHARE * budget
+    share = REFIT_SHARE * budget
+    return share if run is None else min(share, run / settings.train_fraction)
 
 
-def runs_of_the_final(settings: SearchSettings, run: float | None, *, left: float | None, concurrency: int) -> int:
+def runs_of_the_final(
+    settings: SearchSettings, records: Sequence[TrialRecord], *, left: float | None, concurrency: int
+) -> int:
     """The number of runs for which there is time, ``left`` (s), and that the number of trials allows."""
     if settings.finalists == 0:
         return 0
     if left is None:
         return _most_runs(settings)
-    fitting = 0 if run is None else concurrency * int(max(left - refit_seconds(settings, run), 0.0) / run)
+    run = seconds_of_a_run(settings, records)
+    fitting = 0 if run is None else concurrency * int(max(left - refit_seconds(settings, records), 0.0) / run)
     return min(fitting, _most_runs(settings))
 
 

@@ -16,7 +16,7 @@ from tune_smp.results.summary import write_settings
 from tune_smp.settings.run import RunSettings
 from tune_smp.texts import counted, duration
 from tune_smp.tuning.trial_record import TrialRecord
-from tune_smp.workflows.final import LONGEST_REFIT
+from tune_smp.workflows.final import are_still_rising, share_used
 from tune_smp.workflows.preparation import PreparedData
 from tune_smp.workflows.task import Best, Proof
 from tune_smp.workflows.training import FixedRun
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from tune_smp.tuning.cluster import Resources
     from tune_smp.tuning.shares import TrialShare
 
-STILL_RISING = 0.8
-"""A run whose best epoch lies beyond this share of it would have gained by a longer one."""
 NOISE = 0.01
 """By how much the refit may be worse on the validation images, which it has seen, than models that have not."""
 
@@ -42,16 +40,13 @@ def has_time(proof: Proof) -> bool:
 def refit_settings(proof: Proof) -> RunSettings:
     """The settings for as many steps as the runs were best at, in the mean; their schedule runs over these.
 
-    Runs with a time get so much of it. Where they were still rising at its end, and there is time, the refit is up to
-    ``LONGEST_REFIT`` times as long.
+    Runs with a time get so much of it; where they were still rising at its end, all the time that is left.
     """
     settings = proof.settings.with_changes(refit=False, batch_size=proof.state["batch_size"])
     if settings.time_budget_s is not None:
-        share = fmean((run.best_epoch or 0) / run.epochs for run in proof.records)
-        seconds = settings.time_budget_s * share
+        seconds = settings.time_budget_s * share_used(proof.records)
         if proof.seconds is not None:
-            seconds = LONGEST_REFIT * settings.time_budget_s if share >= STILL_RISING else seconds
-            seconds = min(seconds, proof.seconds)
+            seconds = proof.seconds if are_still_rising(proof.records) else min(seconds, proof.seconds)
         return _timed(settings, seconds)
     epochs = math.ceil(fmean(run.best_epoch or 0 for run in proof.records))
     expected = epochs * fmean(row["seconds"] for row in proof.state["history"])

@@ -131,8 +131,7 @@ class SpaceSearch(Task):
     def _draw_up_final(self, session: Session) -> None:
         study, concurrency = cast("Study", session.ledger), session.share.concurrency
         records, left = study.records(), self.time_left
-        run = seconds_of_a_run(self.settings, records)
-        runs = runs_of_the_final(self.settings, run, left=left, concurrency=concurrency)
+        runs = runs_of_the_final(self.settings, records, left=left, concurrency=concurrency)
         field = final.finalists(records)
         finalists = final.draw_up(field, records, runs=runs, may_shrink=left is not None)
         if finalists:
@@ -152,7 +151,7 @@ class SpaceSearch(Task):
                 scheduler=no_scheduler(),
                 time_budget_s=left,
                 # The runs were planned to fit: one that takes longer is not thrown away, and the refit is shorter.
-                reserve=lambda: 0.5 * refit_seconds(self.settings, seconds_of_a_run(self.settings, study.records())),
+                reserve=lambda: 0.5 * refit_seconds(self.settings, study.records()),
             )
 
     @property
@@ -219,9 +218,10 @@ class SpaceSearch(Task):
         def seconds() -> float:
             nonlocal known_with, reserve
             if study.ended() != known_with:
-                known_with, run = study.ended(), seconds_of_a_run(self.settings, study.records())
+                known_with, records = study.ended(), study.records()
+                run = seconds_of_a_run(self.settings, records)
                 reserve = final_seconds(self.settings, run, concurrency=concurrency)
-                reserve += refit_seconds(self.settings, run)
+                reserve += refit_seconds(self.settings, records)
             return reserve
 
         return seconds
