@@ -53,7 +53,7 @@ class Strategy:
     """A way to search.
 
     ``grace`` epochs (eighths of a trial's time) and ``others`` in a rung come before ASHA judges, ``start`` random
-    trials before TPE learns.
+    trials before TPE learns. Where the portfolio is ``spared``, it is not pruned.
     """
 
     name: str
@@ -61,6 +61,7 @@ class Strategy:
     scheduler: str = "asha"
     default_first: bool = True
     portfolio: bool = False
+    spared: bool = False
     grace: int = LEAST_GRACE
     others: int = FEWEST_IN_RUNG
     start: int = FEWEST_TO_LEARN_FROM
@@ -77,6 +78,7 @@ STRATEGIES = (
     Strategy("TPE + ASHA", "tpe"),
     Strategy("prior + ASHA", "prior"),
     Strategy("TPE + ASHA, portfolio", "tpe", portfolio=True),
+    Strategy("TPE + ASHA, portfolio not pruned", "tpe", portfolio=True, spared=True),
     Strategy("TPE + ASHA, portfolio, without the default", "tpe", portfolio=True, default_first=False),
     Strategy("prior + ASHA, portfolio", "prior", portfolio=True),
 )
@@ -161,7 +163,8 @@ class Replay:
         trial = self._study.ask()
         self.space.walk(functools.partial(suggest_from, trial))
         is_default = self.strategy.default_first and row.number == 0
-        config = {"trial": SimpleNamespace(number=0 if is_default else trial.number + 1)}
+        is_spared = is_default or (self.strategy.spared and row.number in self.portfolio)
+        config = {"trial": SimpleNamespace(number=0 if is_spared else trial.number + 1)}
         running = _Running(trial, row, self._shown[row.number], config)
         self._scheduler.on_trial_add(None, running)
         heapq.heappush(ends, (now + running.curve.seconds[0], id(running), running, now))

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
-# As the program itself does: torch on shared cores must not spin. Read when torch is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+from tune_smp.openmp import waiting
+
+# As the program itself does, here before any test loads torch.
+os.environ.update(waiting(os.environ))
 # pytest-xdist tells its processes how wide the terminal is, and the program would fold its tables to that.
 os.environ.pop("COLUMNS", None)
 

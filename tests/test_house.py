@@ -22,7 +22,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "tune_smp"
 
 # From the ground up. A room is a sub-package or a module of the package; rooms of one floor don't know each other.
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "importing", "texts", "writing"}),
+    frozenset({"errors", "importing", "openmp", "texts", "writing"}),
     frozenset({"choices"}),
     frozenset({"settings"}),
     frozenset({"data", "manifests"}),

@@ -154,7 +154,7 @@ def test_what_is_kept_free_is_no_more_than_the_final_and_the_refit_take(tmp_path
     assert final_seconds(chosen, None, concurrency=2) == refit_seconds(chosen, unknown) == 9000.0
     known = [record(0, "completed", 0.5, seconds=90.0)]
     assert seconds_of_a_run(chosen, known) == 90.0 + START_S
-    assert final_seconds(chosen, 100.0, concurrency=2) == 1000.0, "five rounds of four"
+    assert final_seconds(chosen, 100.0, concurrency=2) == 1000.0 + START_S, "five rounds of four"
     assert refit_seconds(chosen, known) == pytest.approx(100.0 / 0.7)
     without = settings(tmp_path, timeBudget="10h", finalists="0")
     assert final_seconds(without, 100.0, concurrency=2) == refit_seconds(without, known) == 0.0
@@ -162,8 +162,8 @@ def test_what_is_kept_free_is_no_more_than_the_final_and_the_refit_take(tmp_path
 
 def test_a_final_is_kept_whole_rounds_free(tmp_path: Path) -> None:
     chosen = settings(tmp_path, timeBudget="1000s")
-    assert final_seconds(chosen, 100.0, concurrency=2) == 200.0
-    assert final_seconds(chosen, 50.0, concurrency=2) == 200.0
+    assert final_seconds(chosen, 100.0, concurrency=2) == 200.0 + START_S
+    assert final_seconds(chosen, 50.0, concurrency=2) == 200.0 + START_S
     assert final_seconds(chosen, 200.0, concurrency=2) == 250.0, "no round fits: a smaller final has the share"
 
 

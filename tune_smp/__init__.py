@@ -9,9 +9,10 @@ leave_working_folder()  # before anything else is imported
 from pathlib import Path  # noqa: E402  see above
 from typing import TYPE_CHECKING, Any  # noqa: E402
 
-# OpenMP's threads spin while they wait, so that torch on cores it must share is 6 to 12 times slower than need be. Read
-# when torch is loaded, in this process and in the workers, which inherit it: set before any road leads there.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+from tune_smp.openmp import waiting  # noqa: E402
+
+# Read when torch is loaded, in this process and in the workers, which inherit it: set before any road leads there.
+os.environ.update(waiting(os.environ))
 
 _PACKAGE = Path(__file__).resolve().parent
 # Inside the installed package; beside it in a working copy. Read from the file and not from the metadata of what is

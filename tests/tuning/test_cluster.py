@@ -21,6 +21,7 @@ from ray._private.grpc_utils import init_grpc_channel
 from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 
 from tune_smp.errors import ResourceError, SettingsError
+from tune_smp.openmp import waiting
 from tune_smp.tuning import worker_environment
 from tune_smp.tuning.cluster import connected_ray
 from tune_smp.tuning.gcs import ask_cluster, find_address
@@ -49,23 +50,27 @@ def refusal(address: str, **options: Any) -> str:
     return str(error.value)
 
 
-def imports_of_a_worker() -> Callable[[], tuple[str | None, list[str], bool]]:
+def imports_of_a_worker() -> Callable[[], tuple[dict[str, str], list[str], bool]]:
     """What says how OpenMP's threads wait in a worker, and where it imports from."""
-    return lambda: (os.environ.get("OMP_WAIT_POLICY"), sys.path, sys.flags.safe_path)
+    return lambda: (dict(os.environ), sys.path, sys.flags.safe_path)
 
 
 def test_workers_import_what_is_installed_and_do_not_spin(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", os.pathsep)
-    for name in ("OMP_WAIT_POLICY", "PYTHONSAFEPATH"):  # as in a script that torch was imported in first
+    for name in (
+        "OMP_WAIT_POLICY",
+        "GOMP_SPINCOUNT",
+        "PYTHONSAFEPATH",
+    ):  # as in a script that torch was imported in first
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(worker_environment, "is_installed", lambda: False)
     with connected_ray(None, device="cpu"):
         assert "PYTHONSAFEPATH" not in os.environ, "the program's own environment is left as it was"
         assert os.environ["PYTHONPATH"] == os.pathsep
-        threads, path, is_safe = ray.get(ray.remote(imports_of_a_worker()).remote(), timeout=30)
+        environment, path, is_safe = ray.get(ray.remote(imports_of_a_worker()).remote(), timeout=30)
         own = ray.get(ray.remote(lambda: importlib.import_module("tune_smp").__file__).remote(), timeout=30)
-    assert threads == "PASSIVE"
+    assert waiting({}).items() <= environment.items()
     assert is_safe
     assert not {"", str(tmp_path), str(Path(sys.argv[0]).resolve().parent)} & set(path)
     # Not installed, it is found alone, without what lies beside it.
@@ -109,8 +114,8 @@ def test_a_joined_cluster_tells_its_nodes_and_goes_on_after_us(
     before = ask_cluster(own_token.address)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # as Ray does in jobs
     with connected_ray(own_token.address) as resources:
-        threads, path, is_safe = ray.get(ray.remote(num_cpus=0)(imports_of_a_worker()).remote(), timeout=30)
-        assert threads == "PASSIVE"
+        environment, path, is_safe = ray.get(ray.remote(num_cpus=0)(imports_of_a_worker()).remote(), timeout=30)
+        assert waiting({}).items() <= environment.items()
         assert is_safe
         assert not {"", str(tmp_path), str(Path(sys.argv[0]).resolve().parent)} & set(path)
         assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
@@ -204,6 +209,7 @@ def test_other_versions_are_told_with_both_sides(of_another_version: RunningClus
 
 JOIN = """
 import sys
+from tune_smp.openmp import waiting
 from tune_smp.tuning import worker_environment
 from tune_smp.tuning.cluster import connected_ray
 with connected_ray(sys.argv[1]) as resources:

@@ -11,10 +11,11 @@ from typing import Any
 from ray.job_config import JobConfig
 
 from tune_smp.importing import PACKAGE, is_installed, python_environment
+from tune_smp.openmp import waiting
 
 # Workers of a cluster that others started have its environment, not ours: torch on shared cores must not spin there,
 # and what lies in the folder where the cluster was started is not to be imported.
-WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONSAFEPATH": "1"}
+WORKER_ENVIRONMENT = {**waiting({}), "PYTHONSAFEPATH": "1"}
 # The umask of the program that started Ray, in octal: Ray's own files are private, those of a trial are results.
 UMASK = "TUNE_SMP_UMASK"
 
@@ -48,10 +49,9 @@ def own_package(folder: Path) -> tuple[Path, ...]:
 
 @contextlib.contextmanager
 def clean_environment() -> Iterator[None]:
-    """Let what is started in the block import nothing from the working folder, Ray's services included, and have torch
-    wait without spinning."""
-    new = {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", WORKER_ENVIRONMENT["OMP_WAIT_POLICY"])}
-    with _environment({**new, **python_environment()}):
+    """Let what is started in the block import nothing from the working folder, Ray's services included, and have the
+    threads of torch sleep while they wait."""
+    with _environment({**waiting(os.environ), **python_environment()}):
         yield
 
 

@@ -62,7 +62,8 @@ def final_seconds(settings: SearchSettings, run: float | None, *, concurrency: i
         return share
     a_round = math.ceil(min(BEST_TRIALS + 1, _most_runs(settings)) / concurrency) * run
     rounds = min(int(share / a_round), math.ceil(_most_runs(settings) / (BEST_TRIALS + 1)))
-    return rounds * a_round if rounds else share
+    # Before it begins, the epochs under way are ended.
+    return rounds * a_round + START_S if rounds else share
 
 
 def _most_runs(settings: SearchSettings) -> int:
