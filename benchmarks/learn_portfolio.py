@@ -20,7 +20,8 @@ from tune_smp.tuning.space_file import named_spaces, read_space
 HEAD = """\
 # Tried right after the default by a search of the space quick; --portfolio none leaves them out.
 #
-# Learnt by `python -m benchmarks.learn_portfolio`: the configurations that together do best, one after the other, on
+# The first has the best net of runs of ten CPU minutes (benchmarks/data/timed_runs.csv); the others were learnt by
+# `python -m benchmarks.learn_portfolio`: the configurations that together with it do best, one after the other, on
 # images kept back, of those recorded on four collections, 40 CPU seconds each (benchmarks/data/curves_*.csv).
 configurations:
 """

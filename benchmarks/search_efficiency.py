@@ -77,10 +77,10 @@ STRATEGIES = (
     Strategy("TPE + ASHA, judged at once", "tpe", others=0),
     Strategy("TPE + ASHA", "tpe"),
     Strategy("prior + ASHA", "prior"),
-    Strategy("TPE + ASHA, portfolio", "tpe", portfolio=True),
-    Strategy("TPE + ASHA, portfolio not pruned", "tpe", portfolio=True, spared=True),
-    Strategy("TPE + ASHA, portfolio, without the default", "tpe", portfolio=True, default_first=False),
-    Strategy("prior + ASHA, portfolio", "prior", portfolio=True),
+    Strategy("TPE + ASHA, portfolio pruned like others", "tpe", portfolio=True),
+    Strategy("TPE + ASHA, portfolio", "tpe", portfolio=True, spared=True),
+    Strategy("TPE + ASHA, portfolio, without the default", "tpe", portfolio=True, spared=True, default_first=False),
+    Strategy("prior + ASHA, portfolio", "prior", portfolio=True, spared=True),
 )
 
 
@@ -164,7 +164,7 @@ class Replay:
         self.space.walk(functools.partial(suggest_from, trial))
         is_default = self.strategy.default_first and row.number == 0
         is_spared = is_default or (self.strategy.spared and row.number in self.portfolio)
-        config = {"trial": SimpleNamespace(number=0 if is_spared else trial.number + 1)}
+        config = {"trial": SimpleNamespace(number=trial.number + 1, is_spared=is_spared)}
         running = _Running(trial, row, self._shown[row.number], config)
         self._scheduler.on_trial_add(None, running)
         heapq.heappush(ends, (now + running.curve.seconds[0], id(running), running, now))

@@ -45,19 +45,28 @@ class RayTrial:
 
     trial_id: str
     number: int = 1
+    is_spared: bool = False
 
     @property
     def config(self) -> dict[str, Any]:
-        return {"trial": SimpleNamespace(number=self.number)}
+        return {"trial": SimpleNamespace(number=self.number, is_spared=self.is_spared)}
 
 
 def scheduler(name: str = "asha", *, most_epochs: int = 9, grace_period: int = 1) -> Any:
     return build_scheduler(name, most_epochs=most_epochs, grace_period=grace_period, reduction_factor=3.0)
 
 
-def judged(judge: Any, name: str, curve: Sequence[float], *, first_epoch: int = 1, number: int = 1) -> int | None:
+def judged(
+    judge: Any,
+    name: str,
+    curve: Sequence[float],
+    *,
+    first_epoch: int = 1,
+    number: int = 1,
+    is_spared: bool = False,
+) -> int | None:
     """Show the curve of a trial, epoch by epoch; the epoch after which it is stopped, None if it is not."""
-    trial = RayTrial(name, number)
+    trial = RayTrial(name, number, is_spared)
     judge.on_trial_add(None, trial)
     for epoch, value in enumerate(curve, start=first_epoch):
         decision = judge.on_trial_result(None, trial, {EPOCH: epoch, METRIC: value})
@@ -114,12 +123,13 @@ def test_the_median_rule_stops_what_is_below_the_middle_of_at_least_three() -> N
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_default_runs_to_its_end(name: str) -> None:
-    """What a search gained is told against what the default reaches, not against where it was cut."""
+def test_the_default_and_the_portfolio_run_to_their_end(name: str) -> None:
+    """What a search gained is measured against what the default reaches, not against where it was cut."""
     judge = scheduler(name)
     for number in range(4):
         judged(judge, f"good {number}", [0.9] * 9)
     assert judged(judge, "default", [0.1] * 9, number=0) is None
+    assert judged(judge, "of the portfolio", [0.1] * 9, number=4, is_spared=True) is None
     # One in three trials is in the bracket of Hyperband that judges at once.
     ended = [judged(judge, f"another {number}", [0.05] * 9, number=number) is not None for number in range(4, 40)]
     assert any(ended) == (name != "none")
@@ -259,7 +269,7 @@ def test_a_trial_that_ends_by_itself_is_never_pruned(tmp_path: Path, stop: str |
     asked = study.ask()
     trial = SimpleNamespace(
         trial_id="0",
-        config={"trial": SimpleNamespace(number=asked.number)},
+        config={"trial": SimpleNamespace(number=asked.number, is_spared=asked.is_spared)},
         run_metadata=SimpleNamespace(num_failures=0),
         last_result=None,
     )

@@ -176,6 +176,15 @@ def test_first_points_come_first_and_in_their_order(journal: Path) -> None:
     assert study.ask().number == len(first)
 
 
+def test_what_is_spared_is_known_also_after_a_resume(journal: Path) -> None:
+    study = opened(journal)
+    study.begin([ADAM], spared=[{**ADAM, "batchSize": 4}, ADAM])
+    assert [study.ask().is_spared for _ in range(3)] == [False, True, False], "one is the first point already"
+    again = opened(journal)
+    again.requeue()
+    assert [again.ask().is_spared for _ in range(3)] == [False, True, False]
+
+
 def test_unfinished_trials_go_on_first_as_they_were(journal: Path) -> None:
     """Killed in the middle: one trial had ended, one had two epochs, one had just begun."""
     study = opened(journal)

@@ -46,7 +46,8 @@ class _EarlierTrial:
 class _Asha(ASHAScheduler):
     """ASHA that judges nothing before a rung holds `FEWEST_IN_RUNG` other trials, as Ray's own does from the first.
 
-    The plain default runs to its end: the gain of a search is measured against it.
+    The plain default runs to its end: the gain of a search is measured against it. So does the portfolio, which is
+    known to be good in the end, not how it begins.
     """
 
     fewest_in_rung = FEWEST_IN_RUNG
@@ -61,7 +62,7 @@ class _Asha(ASHAScheduler):
         """Called by Ray after each epoch."""
         others = others_in_rung(self, trial.trial_id, result[self.resource.key])
         decision = super().on_trial_result(tune_controller, trial, result)
-        is_judged = others >= self.fewest_in_rung and not _is_the_default(trial)
+        is_judged = others >= self.fewest_in_rung and not _is_spared(trial)
         return str(decision if is_judged else TrialScheduler.CONTINUE)
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
@@ -77,7 +78,7 @@ class _MedianRule(MedianStoppingRule):
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Called by Ray after each epoch."""
-        if _is_the_default(trial):
+        if _is_spared(trial):
             # Only noted: once it has said stop, it refuses to hear more of a trial.
             super().on_trial_complete(tune_controller, trial, result)
             return str(TrialScheduler.CONTINUE)
@@ -90,10 +91,11 @@ def trial_number(trial: Any) -> int:
     return trial.number if isinstance(trial, _EarlierTrial) else int(trial.config["trial"].number)
 
 
-def _is_the_default(trial: Any) -> bool:
-    """Trials of an earlier session have no configuration: what would become of them, nobody asks."""
+def _is_spared(trial: Any) -> bool:
+    """Whether this is the default, or of the portfolio. Trials of an earlier session have no configuration: what would
+    become of them, nobody asks."""
     config = getattr(trial, "config", None)
-    return config is not None and bool(config["trial"].number == 0)
+    return config is not None and bool(config["trial"].number == 0 or config["trial"].is_spared)
 
 
 def default_grace_period(space: SearchSpace) -> int:
@@ -105,7 +107,7 @@ def default_grace_period(space: SearchSpace) -> int:
 def build_scheduler(
     name: str, *, most_epochs: int, grace_period: int, reduction_factor: float, resource: Resource = EPOCHS
 ) -> TrialScheduler:
-    """The scheduler of this name, one of `choices.schedulers`. None of them ends trial 0.
+    """The scheduler of this name, one of `choices.schedulers`. None of them ends trial 0, or the portfolio.
 
     With a ``resource`` other than epochs, it counts as many of that as the epochs are.
     """

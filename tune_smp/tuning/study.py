@@ -26,6 +26,7 @@ from tune_smp.tuning.trial_record import AskedTrial, Finalist, TrialRecord
 
 OUTCOME = "outcome"
 FINALIST = "finalist"
+SPARED = "spared"
 MAX_EPOCHS = "max_epochs"
 # PED-ANOVA compares the best tenth of the trials with all of them; of fewer than this it says nothing.
 FEWEST_FOR_IMPORTANCE = 4
@@ -71,10 +72,12 @@ class Study:
         """Whether no trial is in the study, run or planned."""
         return not self._study.get_trials(deepcopy=False)
 
-    def begin(self, first: Sequence[Mapping[str, Scalar]]) -> None:
-        """These points, by domain name, are the next trials."""
+    def begin(self, first: Sequence[Mapping[str, Scalar]], *, spared: Sequence[Mapping[str, Scalar]] = ()) -> None:
+        """These points, by domain name, are the next trials; those to be ``spared`` come last, and are not pruned."""
         for values in first:
             self._study.enqueue_trial(dict(values), skip_if_exists=True)
+        for values in spared:
+            self._study.enqueue_trial(dict(values), user_attrs={SPARED: True}, skip_if_exists=True)
 
     def draw_up(self, finalists: Sequence[Finalist]) -> None:
         """Plan these runs of the final."""
@@ -135,7 +138,7 @@ class Study:
         self._reported[trial.number] = set(earlier)
         settings = settings if finalist is None else with_fresh_seed(settings, finalist)
         curve = tuple(earlier[epoch] for epoch in sorted(earlier))
-        return AskedTrial(trial.number, settings, flags, curve, finalist)
+        return AskedTrial(trial.number, settings, flags, curve, finalist, is_spared=SPARED in trial.user_attrs)
 
     def _next_finalist(self) -> optuna.Trial:
         """The first planned run of the final, as ``optuna.Study.ask`` takes a waiting trial."""

@@ -44,8 +44,8 @@ class TrialConfig:
 
     ``store`` is the image store, built anew on a node that lacks it; ``split`` the run's split.csv, ``start_from`` a
     checkpoint of an earlier session of this very run; ``cpus`` and ``gpus`` (fractions allowed) are what the trial gets
-    of its node. ``number`` is that of the trial. ``counts_images``: at its end, the pixels of each validation image are
-    counted by themselves.
+    of its node. ``number`` is that of the trial; one that ``is_spared`` is not pruned. ``counts_images``: at its end,
+    the pixels of each validation image are counted by themselves.
     """
 
     settings: dict[str, Any]
@@ -55,6 +55,7 @@ class TrialConfig:
     cpus: int = 1
     gpus: float = 0.0
     number: int = 0
+    is_spared: bool = False
     counts_images: bool = False
 
 

@@ -25,13 +25,17 @@ class Finalist:
 
 @dataclass(frozen=True, slots=True)
 class AskedTrial:
-    """A trial to be run: a new one, or one that an earlier session began; ``curve`` is what that one reported."""
+    """A trial to be run: a new one, or one that an earlier session began; ``curve`` is what that one reported.
+
+    One that ``is_spared`` is not pruned.
+    """
 
     number: int
     settings: RunSettings
     flags: Point
     curve: tuple[float, ...]
     finalist: Finalist | None = None
+    is_spared: bool = False
 
 
 @dataclass(frozen=True, slots=True)

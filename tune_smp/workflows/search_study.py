@@ -44,8 +44,7 @@ def open_study(settings: SearchSettings, space: SearchSpace, folder: RunFolder, 
             note(
                 [f"tried early: {configurations} that did well on other collections (--portfolio none leaves them out)"]
             )
-        first += known
-        study.begin(first)
+        study.begin(first, spared=known)
     return study
 
 

@@ -65,6 +65,7 @@ def _configured(task: Task, share: TrialShare) -> Callable[[AskedTrial], TrialCo
             cpus=share.cpus,
             gpus=share.gpus,
             number=asked.number,
+            is_spared=asked.is_spared,
             counts_images=asked.finalist is not None,
         )
 
