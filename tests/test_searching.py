@@ -160,6 +160,21 @@ def test_what_is_kept_free_is_no_more_than_the_final_and_the_refit_take(tmp_path
     assert final_seconds(without, 100.0, concurrency=2) == refit_seconds(without, known) == 0.0
 
 
+@pytest.mark.parametrize(
+    ("flags", "is_kept"),
+    [
+        ({}, True),
+        ({"finalists": "0"}, False),
+        ({"ensemble": "3"}, False),
+        ({"ensemble": "3", "refit": "true"}, True),
+        ({"finalists": "0", "refit": "true"}, True),
+        ({"refit": "false"}, False),
+    ],
+)
+def test_time_is_kept_for_a_refit_that_is_sure_to_come(tmp_path: Path, flags: dict[str, str], is_kept: bool) -> None:
+    assert refit_seconds(settings(tmp_path, timeBudget="10m", **flags), []) == (300.0 if is_kept else 0.0)
+
+
 def test_a_final_is_kept_whole_rounds_free(tmp_path: Path) -> None:
     chosen = settings(tmp_path, timeBudget="1000s")
     assert final_seconds(chosen, 100.0, concurrency=2) == 200.0 + START_S

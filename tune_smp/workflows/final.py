@@ -74,7 +74,9 @@ def _most_runs(settings: SearchSettings) -> int:
 
 def refit_seconds(settings: SearchSettings, records: Sequence[TrialRecord]) -> float:
     """The time that is kept for the refit: its share, or less where it is expected to need less."""
-    if settings.refit is False or (settings.refit is None and settings.finalists == 0):
+    # After a final only, and not where an ensemble may be delivered: who wants both asks for it.
+    is_sure = settings.finalists > 0 and settings.ensemble == 1 if settings.refit is None else settings.refit
+    if not is_sure:
         return 0.0
     budget, run = settings.time_budget_s or 0.0, seconds_of_a_run(settings, records)
     if settings.trial_budget_s is not None and are_still_rising(_best_whole(records)):
