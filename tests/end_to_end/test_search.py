@@ -361,8 +361,10 @@ def test_an_ensemble_is_exported_where_it_is_better_and_else_not(
     import tune_smp
     from tune_smp.data.synthetic import write_nuclei
     from tune_smp.inference import ensemble_selection
+    from tune_smp.workflows import delivery
 
     monkeypatch.setenv("TUNE_SMP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(delivery, "SHORTEST_MEASURING_S", 20.0)  # views are measured on all images, on any machine
     write_nuclei(tmp_path / "data", count=20, size=(64, 64), seed=3)
     output = tmp_path / "out"
     space = SPACE_OF_TWO_NETS
@@ -398,6 +400,7 @@ def test_an_ensemble_is_exported_where_it_is_better_and_else_not(
     assert "prediction takes" in (output / "report.html").read_text("utf-8")
     assert "## Ensemble" in (output / "model" / "README.md").read_text()
     views = read_json(output / "model" / "preprocessing.json")["views"]
+    assert views["images"] == 6
     assert views["presets"]["none"]["metric"] == pytest.approx(record["metric"], abs=1e-6), "measured with the ensemble"
 
     assert _iou_by_hand(output, tmp_path / "data") == pytest.approx(record["metric"], abs=1e-3)
