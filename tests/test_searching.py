@@ -188,4 +188,5 @@ def test_half_of_the_time_is_the_refits_where_trials_have_a_time_and_still_rise_
     rising = record(0, "completed", 0.1, 0.2, 0.3, 0.4, 0.5, best_epoch=5)
     had_enough = record(0, "completed", 0.1, 0.2, 0.5, 0.5, 0.5, best_epoch=3)
     assert refit_seconds(chosen, [rising]) == 500.0
+    assert refit_seconds(chosen, [record(0, "completed")]) == 500.0, "no epoch gave a metric"
     assert refit_seconds(chosen, [had_enough]) == pytest.approx((100.0 + START_S) / 0.7)

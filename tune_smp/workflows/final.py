@@ -40,7 +40,7 @@ def seconds_of_a_run(settings: SearchSettings, records: Sequence[TrialRecord]) -
 
 
 def are_still_rising(runs: Sequence[TrialRecord]) -> bool:
-    """Whether runs would have gained by more time; so they are thought of until one has come to its end."""
+    """Whether runs would have gained by more time, as is assumed until one has come to its end."""
     return not runs or share_used(runs) >= STILL_RISING
 
 
@@ -50,8 +50,8 @@ def share_used(runs: Sequence[TrialRecord]) -> float:
 
 
 def _best_whole(records: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """As many trials as a final has, the best of those that came to their end."""
-    ended = [row for row in of_the_search(records) if row.state in ("completed", "early_stopped")]
+    """As many trials as a final has, the best of those that came to their end with a result."""
+    ended = [row for row in of_the_search(records) if row.state in ("completed", "early_stopped") and row.curve]
     return sorted(ended, key=lambda row: -(row.best_metric or 0.0))[: BEST_TRIALS + 1]
 
 
