@@ -23,7 +23,8 @@ GROUPS: Mapping[str, str] = {
 
 
 BEST_OF_LONG_RUNS = 17
-"""A Unet with regnetx_002: of the runs of ten minutes (`timed_run.py`), which are as long as a refit, the best."""
+"""A Unet with regnetx_002, whose net was the best of runs as long as a refit (`timed_run.py`; membrane and camvid, one
+seed)."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 The runs are the sensible one of ``record_curves.py`` with some changes, and the default of the space `quick`. Each has
 as many epochs as a time budget has, on one thread, in CPU seconds; every fourth image is kept back.
 
-    python -m benchmarks.timed_run --data COLLECTIONS [--part 0/2] [--collections a,b] [--runs a,b] [--seeds 0,1,2]
+    python -m benchmarks.timed_run --data COLLECTIONS [--part 0/2] [--collections a,b] [--runs "a;b"] [--seeds 0,1]
     python -m benchmarks.timed_run --report
 """
 
@@ -27,6 +27,7 @@ COLUMNS = ("run", "collection", "seed", "steps", "metric", "kept_half", "kept")
 SECONDS = 600.0
 RESNET, REGNET = "ResNet,resnet18,random", "RegNet(x/y),timm-regnetx_002,random"
 _REGNET: Mapping[str, Scalar] = {"encoderBaseVariantWeights": REGNET, "augmentation": "medium"}
+_REGNET_192: Mapping[str, Scalar] = {**_REGNET, "tileSize": 192, "batchSize": 4}
 RUNS: Mapping[str, Mapping[str, Scalar]] = {
     "default": {
         "encoderBaseVariantWeights": RESNET,
@@ -44,11 +45,8 @@ RUNS: Mapping[str, Mapping[str, Scalar]] = {
     "regnet, learning rate 0.01": {**_REGNET, "learningRate": 1e-2},
     "regnet, schedule constant": {**_REGNET, "schedule": "constant"},
     "regnet, tiles of 96, batches of 12": {**_REGNET, "tileSize": 96, "batchSize": 12},
-    "regnet, tiles of 192, batches of 4": {**_REGNET, "tileSize": 192, "batchSize": 4},
-    "regnet, tiles of 192, batches of 4, learning rate 0.01": {
-        **{**_REGNET, "tileSize": 192, "batchSize": 4},
-        "learningRate": 1e-2,
-    },
+    "regnet, tiles of 192, batches of 4": _REGNET_192,
+    "regnet, tiles of 192, batches of 4, learning rate 0.01": {**_REGNET_192, "learningRate": 1e-2},
 }
 """Flags that differ from those of the sensible run."""
 
