@@ -189,4 +189,6 @@ def test_half_of_the_time_is_the_refits_where_trials_have_a_time_and_still_rise_
     had_enough = record(0, "completed", 0.1, 0.2, 0.5, 0.5, 0.5, best_epoch=3)
     assert refit_seconds(chosen, [rising]) == 500.0
     assert refit_seconds(chosen, [record(0, "completed")]) == 500.0, "no epoch gave a metric"
+    too_short_to_see = record(0, "completed", 0.2, 0.2, best_epoch=1)
+    assert refit_seconds(chosen, [too_short_to_see]) == 500.0
     assert refit_seconds(chosen, [had_enough]) == pytest.approx((100.0 + START_S) / 0.7)

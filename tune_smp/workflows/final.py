@@ -29,6 +29,8 @@ TIMED_REFIT_SHARE = 0.5
 """The same where trials have a time, and the refit as much as is left: what it reaches grows with that."""
 STILL_RISING = 0.8
 """A run whose best epoch lies beyond this share of it would have gained by a longer one."""
+FEWEST_EPOCHS = 5
+"""Of runs of fewer epochs nobody can see whether they still rise."""
 
 
 def seconds_of_a_run(settings: SearchSettings, records: Sequence[TrialRecord]) -> float | None:
@@ -40,8 +42,8 @@ def seconds_of_a_run(settings: SearchSettings, records: Sequence[TrialRecord]) -
 
 
 def are_still_rising(runs: Sequence[TrialRecord]) -> bool:
-    """Whether runs would have gained by more time, as is assumed until one has come to its end."""
-    return not runs or share_used(runs) >= STILL_RISING
+    """Whether runs would have gained by more time, as is assumed until there are epochs enough to see it."""
+    return not runs or fmean(run.epochs for run in runs) < FEWEST_EPOCHS or share_used(runs) >= STILL_RISING
 
 
 def share_used(runs: Sequence[TrialRecord]) -> float:
