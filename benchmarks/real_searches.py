@@ -114,7 +114,8 @@ def measure(data: Path, work: Path, command: str, collection: str, seed: int, mi
         seconds = run(command, {**given, "searchSpace": SPACE, "resource": "seconds", "outputDir": output})
         models = {PROVED: output / "model", DELIVERED: output}
     else:
-        seconds = run(command, {**default_flags(given), **given, "outputDir": output})
+        given = {**given, "outputDir": output}
+        seconds = run(command, {**default_flags(given), **given})
         models = {DEFAULT: output}
     summary = json.loads((output / "summary.json").read_text("utf-8"))
     return {

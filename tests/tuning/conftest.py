@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,8 +59,11 @@ class RunningCluster:
                 patched.delenv(name, raising=False)
             patched.setenv("RAY_AUTH_TOKEN_PATH", self.environment["RAY_AUTH_TOKEN_PATH"])
             _read_environment_anew()
-            yield patched
-        _read_environment_anew()
+            try:
+                yield patched
+            finally:
+                patched.undo()
+                _read_environment_anew()
 
 
 @pytest.fixture
@@ -84,8 +88,24 @@ def open_cluster() -> Iterator[RunningCluster]:
         yield found
 
 
+class NotStartedError(Exception):
+    """What a node that did not start has written so far, and how its processes fare."""
+
+
 @contextlib.contextmanager
 def _started_head(environment: Mapping[str, str], *options: str) -> Iterator[RunningCluster]:
+    """A head; another where the first does not start: a port that was free may be another program's by then."""
+    with contextlib.ExitStack() as stack:
+        try:
+            found = stack.enter_context(_head(environment, *options))
+        except NotStartedError as reason:
+            warnings.warn(f"a second try, since {reason}", stacklevel=2)
+            found = stack.enter_context(_head(environment, *options))
+        yield found
+
+
+@contextlib.contextmanager
+def _head(environment: Mapping[str, str], *options: str) -> Iterator[RunningCluster]:
     folder = Path(tempfile.mkdtemp(prefix="smp-", dir="/tmp"))  # sockets need a short path
     (folder / "token").write_text(TOKEN, "utf-8")
     environment = {
@@ -144,16 +164,23 @@ def _wait(started: psutil.Process, ready: Callable[[], bool], folder: Path) -> N
             if ready():
                 return
         time.sleep(0.1)
-    logs = "\n".join(path.read_text("utf-8")[-2000:] for path in folder.glob("*.log"))
-    pytest.fail(f"the cluster did not start within {START_TIMEOUT_S} s:\n{logs}")
+    raise NotStartedError(f"the cluster did not start within {START_TIMEOUT_S} s:\n{_state(started, folder)}")
+
+
+def _state(started: psutil.Process, folder: Path) -> str:
+    lines = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        lines = [f"{p.name()} {p.status()} {p.cpu_times()}" for p in (started, *started.children(recursive=True))]
+    logs = [*folder.glob("*.log"), *folder.glob("ray/session_[0-9]*/logs/gcs_server.*")]
+    return "\n".join([*lines, *(f"{path.name}:\n{path.read_text('utf-8')[-2000:]}" for path in logs)])
 
 
 def _free_ports(count: int) -> list[int]:
-    """Below Ray's own ports for workers, which start at 10002."""
+    """Below Ray's own ports for workers, which start at 10002; others than those of the tests beside these."""
     free: list[int] = []
-    for port in range(7000 + os.getpid() % 1000, 10000):
+    for port in range(7000 + os.getpid() * 50 % 2900, 10000):
         with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
+            probe.bind(("", port))
             free.append(port)
         if len(free) == count:
             break
