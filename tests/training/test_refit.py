@@ -16,7 +16,7 @@ from tune_smp.settings.run import RunSettings
 from tune_smp.training.run import TrainingRun
 from tune_smp.training.run_state import RunState
 from tune_smp.tuning.trial_record import TrialRecord
-from tune_smp.workflows.refit import has_time, refit_settings
+from tune_smp.workflows.refit import has_time, refit_settings, refit_thresholds
 from tune_smp.workflows.task import Proof
 
 MakeSettings = Callable[..., RunSettings]
@@ -45,7 +45,7 @@ def proof(make_settings: MakeSettings, state: RunState) -> MakeProof:
             )
 
         records = [ran(number, best) for number, best in enumerate(best_epochs)]
-        return Proof(make_settings(**flags), state, records, Proved(0.7, len(records), ()), seconds=left)
+        return Proof(make_settings(**flags), state, records, Proved(0.7, len(records), (0.8,)), seconds=left)
 
     return make
 
@@ -71,6 +71,22 @@ def test_runs_that_were_still_rising_have_all_the_time_that_is_left(proof: MakeP
 
 def test_runs_that_had_enough_do_not(proof: MakeProof) -> None:
     assert refit_settings(proof(5, 5, left=1000.0, time_budget="100s")).time_budget_s == pytest.approx(50.0)
+
+
+@pytest.mark.parametrize(
+    ("best_epochs", "left", "budget", "threshold"),
+    [
+        pytest.param((9, 10), 1000.0, "100s", 0.4, id="more time than the runs had"),
+        pytest.param((9, 10), 70.0, "100s", 0.8, id="less"),
+        pytest.param((5, 5), 1000.0, "100s", 0.8, id="the share that they used"),
+        pytest.param((9, 10), None, None, 0.8, id="as many epochs"),
+    ],
+)
+def test_its_own_thresholds_are_taken_where_it_trained_for_longer(
+    proof: MakeProof, best_epochs: tuple[int, ...], left: float | None, budget: str | None, threshold: float
+) -> None:
+    proved = proof(*best_epochs, left=left, time_budget=budget)
+    assert refit_thresholds(proved, refit_settings(proved), [0.4]) == (threshold,)
 
 
 def test_where_the_time_is_short_epochs_become_a_time(proof: MakeProof) -> None:

@@ -19,7 +19,7 @@ class Proved:
     """What speaks for a model that was trained on all images, so that none is left to measure it on.
 
     Models of the same settings, trained on a part of the images, reached ``metric`` on others, in the mean of ``runs``;
-    ``thresholds`` are those that suited them.
+    ``thresholds`` are those that the model is used at.
     """
 
     metric: float

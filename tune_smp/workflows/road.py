@@ -206,7 +206,7 @@ def _refit(task: Task, best: Best, records: Sequence[TrialRecord], summary: Summ
         return summary
     refit.keep(trained.saved)
     state = trained.saved.state
-    export(refit.settings, refit.folder, refit.data, state, proved=proof.proved)
+    export(refit.settings, refit.folder, refit.data, state, proved=refit.proved(state))
     prove(refit.settings, refit.folder, refit.data, state, thresholds=best_report(state)["thresholds"])
     copy_view_gains(task.folder, refit.folder)
     return dataclasses.replace(summary, refit=refit.facts(trained.record))
