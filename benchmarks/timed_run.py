@@ -47,6 +47,11 @@ RUNS: Mapping[str, Mapping[str, Scalar]] = {
     "regnet, tiles of 96, batches of 12": {**_REGNET, "tileSize": 96, "batchSize": 12},
     "regnet, tiles of 192, batches of 4": _REGNET_192,
     "regnet, tiles of 192, batches of 4, learning rate 0.01": {**_REGNET_192, "learningRate": 1e-2},
+    "regnet, tiles of 192, batches of 4, learning rate 0.01, schedule constant": {
+        **_REGNET_192,
+        "learningRate": 1e-2,
+        "schedule": "constant",
+    },
 }
 """Flags that differ from those of the sensible run."""
 

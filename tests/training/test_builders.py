@@ -46,6 +46,12 @@ def test_convolutions_are_channels_last(make_settings: MakeSettings) -> None:
     assert all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in weights_4d)
 
 
+def test_sparse_gradients_meet_plain_weights_only(make_settings: MakeSettings) -> None:
+    settings = make_settings(optimizer_name="SparseAdam")
+    model = build_model(settings, channels=1, classes=1)
+    assert all(parameter.is_contiguous() for parameter in model.parameters())
+
+
 def test_model_shape(make_settings: MakeSettings) -> None:
     settings = make_settings(encoder_base_variant_weights=TIMM)
     shape = ModelShape.of(settings, channels=2, classes=3)

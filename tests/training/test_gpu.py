@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tune_smp.choices.augmentations import AUGMENTATIONS
 from tune_smp.choices.losses import LOSSES
 from tune_smp.choices.optimizers import OPTIMIZERS
 from tune_smp.data.labels import Mode
@@ -101,6 +102,21 @@ def test_a_step_never_waits_for_the_device(
         run.step(tiles)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("augmentation", AUGMENTATIONS)
+def test_the_feed_never_waits_for_the_device(
+    make_settings: MakeSettings, make_store: MakeStore, regions: Regions, augmentation: str
+) -> None:
+    settings = make_settings(device="gpu", augmentation=augmentation, steps_per_epoch=3)
+    run = TrainingRun(settings, make_store("binary"), regions)
+    list(run.feed.training(1))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        batches = list(run.feed.training(2))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert len(batches) == 3 and all(tiles.images.is_cuda and tiles.masks.is_cuda for tiles in batches)
 
 
 def test_the_batch_size_is_bounded_by_use_and_by_memory(

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tune_smp.choices.augmentations import Augmentation
+from tune_smp.data.transfer import sent
 
 # Interpolation blurs a little and validation tiles are not interpolated: the other half is only flipped and turned.
 WARPED_FRACTION = 0.5
@@ -41,10 +42,11 @@ class Augmenter:
         draws = torch.rand(len(images), _DRAWS, generator=generator)
         noise_seed = int(torch.randint(2**62, (), generator=generator))
         images, masks = self._moved(images, masks, draws)
+        draws = sent(draws, images.device)
         if self._recolours:
-            images = self._recoloured(images, draws.to(images.device))
+            images = self._recoloured(images, draws)
         if self._strength.noise:
-            images = self._noisy(images, draws.to(images.device), noise_seed)
+            images = self._noisy(images, draws, noise_seed)
         return images, masks
 
     def _moved(self, images: Tensor, masks: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
@@ -52,7 +54,7 @@ class Augmenter:
         orientation = self._orientation(draws, is_square=height == width)
         if self._warps:
             theta = _normalised(self._matrices(draws) @ _orientation_matrices(orientation), height, width)
-            return _warp(images, masks, theta.to(images.device))
+            return _warp(images, masks, sent(theta, images.device))
         if self._strength.flip or self._strength.quarter_turns:
             return _oriented(images, orientation), _oriented(masks, orientation)
         return images, masks
@@ -105,7 +107,7 @@ class Augmenter:
 
 def _oriented(tensor: Tensor, orientation: Tensor) -> Tensor:
     """Exact: no interpolation."""
-    transpose, mirror_y, mirror_x = orientation.to(tensor.device).view(-1, 3, 1, 1, 1).unbind(1)
+    transpose, mirror_y, mirror_x = sent(orientation, tensor.device).view(-1, 3, 1, 1, 1).unbind(1)
     if orientation[:, 0].any():  # never on tiles that are not square
         tensor = torch.where(transpose, tensor.transpose(-1, -2).contiguous(), tensor)
     tensor = torch.where(mirror_y, tensor.flip(-2), tensor)

@@ -105,7 +105,8 @@ def build_model(settings: RunSettings, *, channels: int, classes: int, load_weig
 
     ``load_weights`` False leaves its encoder random, for weights that come from elsewhere: nothing is fetched.
 
-    Convolutions are laid out channels last, see `layout`.
+    Convolutions are laid out channels last, see `layout`; for sparse gradients plainly, since on a GPU torch adds these
+    to plainly laid out tensors only.
 
     Raises SettingsError where smp refuses the choice, ResourceError where the weights cannot be had.
     """
@@ -121,7 +122,8 @@ def build_model(settings: RunSettings, *, channels: int, classes: int, load_weig
             model = build() if weights is None else with_weights(build, encoder, weights)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise _not_buildable(settings, error) from error
-    return channels_last(model)
+    model = channels_last(model)
+    return model.to(memory_format=torch.contiguous_format) if settings.optimizer.sparse_gradients else model
 
 
 def empty_model(shape: ModelShape) -> nn.Module:

@@ -18,6 +18,7 @@ from tune_smp.data.batches import Batch, TrainingTiles, ValidationTiles
 from tune_smp.data.normalization import Normalizer
 from tune_smp.data.split import Region
 from tune_smp.data.store.image_store import ImageStore
+from tune_smp.data.transfer import sent
 from tune_smp.settings.run import RunSettings
 from tune_smp.training.seeding import seed_of
 from tune_smp.training.step import Tiles
@@ -111,8 +112,4 @@ class TileFeed:
         return Tiles(images.contiguous(memory_format=torch.channels_last), self._sent(batch.masks), batch.has_ignored)
 
     def _sent(self, array: NDArray[Any]) -> Tensor:
-        tensor = torch.from_numpy(array)
-        if self._device.type == "cpu":
-            return tensor
-        # From pinned memory the copy runs beside the computation.
-        return tensor.pin_memory().to(self._device, non_blocking=True)
+        return sent(torch.from_numpy(array), self._device)

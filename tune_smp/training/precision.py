@@ -48,8 +48,10 @@ def choose_precision(requested: str, device: torch.device, *, needs_closure: boo
 
 
 def use_fast_kernels(device: torch.device) -> None:
-    """Let a GPU round float32 products to TF32, and try out convolution algorithms: tiles have one size throughout."""
+    """Let a GPU round float32 products to TF32.
+
+    cuDNN's search for the fastest algorithms stays off (decision 38): it takes seconds for each new shape of a batch.
+    """
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.allow_tf32 = True
-        torch.backends.cudnn.benchmark = True

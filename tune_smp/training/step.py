@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -70,7 +71,8 @@ class TrainingStep:
         self.halvings = 0
         self.notes: tuple[str, ...] = ()
         self._tolerates_single_tiles = False
-        self._device_type = next(model.parameters()).device.type
+        self._parameters = tuple(model.parameters())  # a walk through all modules, a millisecond
+        self._device_type = self._parameters[0].device.type
 
     def __call__(self, tiles: Tiles) -> Tensor:
         """Make one step; the batch's loss before the update, on the device.
@@ -150,14 +152,18 @@ class TrainingStep:
         # A line search needs the gradient of the very function that it evaluates: LBFGS is not clipped.
         if self.gradient_clip > 0 and not self.row.needs_closure:
             self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.gradient_clip)
-        for parameter in self.model.parameters():
-            if parameter.grad is not None and self.row.sparse_gradients:
-                # Sparse in the first dimension only, as of an embedding: in all four, a step would take seconds.
-                parameter.grad = parameter.grad.to_sparse(1)
-            elif parameter.grad is not None and self.row.needs_closure:
-                # LBFGS strings all gradients together and takes no channels-last layout.
-                parameter.grad = parameter.grad.contiguous()
+            nn.utils.clip_grad_norm_(self._parameters, self.gradient_clip)
+        if self.row.sparse_gradients:
+            # Sparse in the first dimension only, as of an embedding: in all four, a step would take seconds.
+            self._convert_gradients(lambda gradient: gradient.to_sparse(1))
+        elif self.row.needs_closure:
+            # LBFGS strings all gradients together and takes no channels-last layout.
+            self._convert_gradients(Tensor.contiguous)
+
+    def _convert_gradients(self, converted: Callable[[Tensor], Tensor]) -> None:
+        for parameter in self._parameters:
+            if parameter.grad is not None:
+                parameter.grad = converted(parameter.grad)
 
     def piece_size(self, batch_size: int) -> int:
         """Tiles that are worked off at a time, of a batch of so many."""
