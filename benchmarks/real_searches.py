@@ -35,7 +35,7 @@ from tune_smp.data.opening import find_collection, open_store
 from tune_smp.data.store.image_store import ImageStore
 from tune_smp.settings.run import RunSettings
 from tune_smp.training.metrics import PixelCounts, metrics_from_counts
-from tune_smp.training.paired_gain import gain_samples
+from tune_smp.training.paired_gain import SAMPLES, gain_samples
 from tune_smp.tuning.first_points import default_values
 from tune_smp.tuning.space import values_by_flag
 from tune_smp.tuning.space_file import read_space
@@ -164,15 +164,18 @@ def gain(records: Sequence[Record], model: str) -> tuple[float, float, float]:
 
 
 def report(records: Sequence[Record]) -> None:
-    """Print a line for each search, and the mean gain with its interval."""
+    """Print a line for each search, and the mean gain with its intervals."""
     print(f"{'collection':<20} seed  {'default':>8} {'proved':>8} {'delivered':>9}")
     for row in records:
         values = [metric_of(row, model) for model in MODELS]
         print(f"{row['collection']:<20} {row['seed']:>4}  {values[0]:8.4f} {values[1]:8.4f} {values[2]:9.4f}")
     for model in (PROVED, DELIVERED) if records else ():
         mean, low, high = gain(records, model)
-        better = sum(metric_of(row, model) > metric_of(row, DEFAULT) for row in records)
-        print(f"{model}: {mean:+.4f} ({low:+.4f} to {high:+.4f}), better in {better} of {len(records)}")
+        gains = np.array([metric_of(row, model) - metric_of(row, DEFAULT) for row in records])
+        drawn = np.random.default_rng(0).choice(gains, size=(SAMPLES, len(gains))).mean(axis=1)
+        print(f"{model}: better in {(gains > 0).sum()} of {len(gains)}, by {mean:+.4f} in the mean of the collections")
+        print(f"  95 % interval over images and seeds {low:+.4f} to {high:+.4f}", end=", ")
+        print("over the searches {:+.4f} to {:+.4f}".format(*np.percentile(drawn, [2.5, 97.5])))
 
 
 def recorded() -> list[Record]:
