@@ -133,11 +133,17 @@ def compare(run: TrainingRun, rounds: int) -> float:
 
 def timed(epoch: Callable[[], object], device: torch.device) -> tuple[float, float]:
     """Seconds of wall and of CPU time."""
+    wait(device)
     wall, cpu = time.perf_counter(), time.process_time()
     epoch()
+    wait(device)
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def wait(device: torch.device) -> None:
+    """Until the device has done all that it was asked for."""
     if device.type == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - wall, time.process_time() - cpu
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from benchmarks.epoch_overhead import build_run
+from benchmarks.epoch_overhead import build_run, timed, wait
 from tune_smp.training.builders import build_model
 from tune_smp.training.losses import build_loss
 from tune_smp.training.optimizers import build_optimizer
@@ -42,6 +42,7 @@ NETWORKS = (
     "Unet:MobileNet,timm-mobilenetv3_small_100,random",
 )
 HAS_GPU = torch.cuda.is_available()
+DEVICE = torch.device("cuda" if HAS_GPU else "cpu")
 STEPS = 60 if HAS_GPU else 2  # of an epoch
 BLOCK = 10 if HAS_GPU else 1  # steps that are timed together
 
@@ -152,18 +153,18 @@ def graph_step(run: TrainingRun, tiles: Tiles) -> Callable[[], None]:
 def parts(run: TrainingRun, batches: Sequence[Tiles]) -> dict[str, float]:
     """Milliseconds per step of what an epoch is made of."""
     model, step = run.model.train(), run.step
-    cut = seconds(lambda: sum(1 for _ in run.feed._training.epoch(2)))  # a look inside
-    fed = seconds(lambda: sum(1 for _ in run.feed.training(2)))
+    cut, _ = timed(lambda: sum(1 for _ in run.feed._training.epoch(2)), run.device)  # a look inside
+    fed, _ = timed(lambda: sum(1 for _ in run.feed.training(2)), run.device)
     launched, done = [], []
     for tiles in batches[:20]:
-        wait()
+        wait(run.device)
         started = time.perf_counter()
         step(tiles)
         launched.append(time.perf_counter() - started)
-        wait()
+        wait(run.device)
         done.append(time.perf_counter() - started)
     model.eval()
-    validated = seconds(run.validate)
+    validated, _ = timed(run.validate, run.device)
     milliseconds = {
         "cut_ms": cut / STEPS,
         "feed_ms": fed / STEPS,
@@ -174,20 +175,6 @@ def parts(run: TrainingRun, batches: Sequence[Tiles]) -> dict[str, float]:
     return {name: round(1000 * value, 3) for name, value in milliseconds.items()}
 
 
-def wait() -> None:
-    """Until the GPU has done all that it was asked for."""
-    if HAS_GPU:
-        torch.cuda.synchronize()
-
-
-def seconds(work: Callable[[], object]) -> float:
-    wait()
-    started = time.perf_counter()
-    work()
-    wait()
-    return time.perf_counter() - started
-
-
 def rate(step: Callable[[], object], images: int, length: float, *, block: int = BLOCK) -> float:
     """Images per second, the median over blocks of steps, after a warm-up."""
     for _ in range(block):
@@ -195,7 +182,7 @@ def rate(step: Callable[[], object], images: int, length: float, *, block: int =
     rates: list[float] = []
     begun = time.perf_counter()
     while not rates or time.perf_counter() - begun < length:
-        taken = seconds(lambda: [step() for _ in range(block)])
+        taken, _ = timed(lambda: [step() for _ in range(block)], DEVICE)
         rates.append(block * images / taken)
     return round(statistics.median(rates), 1)
 
