@@ -13,8 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from tune_smp.openmp import waiting
+from tune_smp.openmp import SPINS, waiting
 
+# Tests run beside each other, on nets whose operations take microseconds: threads that spin for a moment before they
+# sleep, which is best on idle cores, make them five times slower.
+os.environ.setdefault(SPINS, "0")
 # As the program itself does, here before any test loads torch.
 os.environ.update(waiting(os.environ))
 # pytest-xdist tells its processes how wide the terminal is, and the program would fold its tables to that.

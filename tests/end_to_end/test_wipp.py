@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from tune_smp.openmp import POLICY, SPINS
 from tune_smp.results.folder import read_csv, read_json
 
 SMALL_ENCODER = "MobileNet,timm-mobilenetv3_small_minimal_100,random"
@@ -66,7 +67,7 @@ class Job:
     @property
     def environment(self) -> dict[str, str]:
         """No home that can be written to, not even by root, no network, and a temporary folder."""
-        kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "OMP_WAIT_POLICY") if name in os.environ}
+        kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", POLICY, SPINS) if name in os.environ}
         home = {"HOME": str(self.root / "no-home" / "home"), "TMPDIR": str(self.temporary)}
         return {**kept, **home, "HF_HUB_OFFLINE": "1"}
 
