@@ -9,6 +9,9 @@ from tune_smp.tuning.study import quiet
 
 FEWEST_TO_LEARN_FROM = 4
 """Trials of TPE's random start."""
+PRIOR_WEIGHT, CANDIDATES = 0.3, 96
+"""The weight of the whole space beside one trial, and the draws of which TPE takes the best: with Optuna's 1.0 and 24
+it searches more widely than a few dozen trials can afford (docs/decisions/0039-a-sampler-that-stays-near.md)."""
 
 
 def build_sampler(
@@ -32,4 +35,6 @@ def build_sampler(
             group=True,  # with parameters that only some trials have
             constant_liar=True,  # running trials count as poor, so that the next one goes elsewhere
             n_startup_trials=max(2 * concurrency, start),
+            prior_weight=PRIOR_WEIGHT,  # deprecated, to go in Optuna 6, which pyproject.toml excludes
+            n_ei_candidates=CANDIDATES,
         )
