@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.ablations import show
+from benchmarks.changes import warm_up
 from benchmarks.kept_back import COLLECTIONS, scores, split
 from benchmarks.record_curves import SENSIBLE, recorded_space
 from benchmarks.tables import add_row, rows_of
@@ -65,6 +66,7 @@ def record(data: Path, collection: str, seed: int) -> None:
     start, one = trained(settings)
     _, same = trained(other_order, start)
     _, fresh = trained(other_order)
+    rows = []
     for name, other in ((ONE_START, same), (TWO_STARTS, fresh)):
         ahead = max(one, other, key=lambda state: state["best_metric"])
         unseen = TrainingRun(settings, store, train + kept)
@@ -75,8 +77,10 @@ def record(data: Path, collection: str, seed: int) -> None:
         with statistics_of(run.model, (batch.images for batch in tiles)):
             found = run.validate()
             of_soup = scores(unseen, run.model.state_dict(), found.thresholds)[1]
-        row = (name, collection, seed, one["best_metric"], other["best_metric"], found.metric, kept_better, of_soup)
-        add_row(TABLE, COLUMNS, dict(zip(COLUMNS, row, strict=True)))
+        values = (name, collection, seed, one["best_metric"], other["best_metric"], found.metric, kept_better, of_soup)
+        rows.append(dict(zip(COLUMNS, values, strict=True)))
+    for row in rows:  # both at once: a run that is begun again looks for any
+        add_row(TABLE, COLUMNS, row)
 
 
 def report() -> None:
@@ -102,6 +106,7 @@ def main() -> None:
         return
     part, parts = map(int, arguments.part.split("/"))
     torch.set_num_threads(1)
+    warm_up(arguments.data.resolve())
     pairs = [(name, seed) for seed in SEEDS for name in COLLECTIONS]
     for name, seed in pairs[part::parts]:
         if (name, str(seed)) not in {(row["collection"], row["seed"]) for row in rows_of(TABLE)}:

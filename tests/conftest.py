@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from tune_smp.openmp import SPINS, waiting
+from tune_smp.openmp import POLICY, SPINS, waiting
 
-# Tests run beside each other, on nets whose operations take microseconds: threads that spin for a moment before they
-# sleep, which is best on idle cores, make them five times slower.
-os.environ.setdefault(SPINS, "0")
+# Tests run beside each other, on nets whose operations take microseconds: there even a few spins before the threads
+# sleep cost more than the work (docs/decisions/0010-waiting-threads.md).
+if POLICY not in os.environ:
+    os.environ.setdefault(SPINS, "0")
 # As the program itself does, here before any test loads torch.
 os.environ.update(waiting(os.environ))
 # pytest-xdist tells its processes how wide the terminal is, and the program would fold its tables to that.
