@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from tune_smp.training.batch_norm import remembers_its_start, statistics_of, tolerate_single_values
+from tune_smp.training.batch_norm import hasten_statistics, remembers_its_start, statistics_of, tolerate_single_values
 
 
 def pooled() -> nn.Sequential:
@@ -115,3 +115,9 @@ def test_how_long_a_layer_remembers_its_start(momentum: float, steps: int, expec
     assert remembers_its_start(model, steps) is expected
     for forgetful in (nn.LayerNorm(2), nn.BatchNorm2d(2, track_running_stats=False), nn.BatchNorm2d(2, momentum=None)):
         assert not remembers_its_start(nn.Sequential(forgetful), 0)
+
+
+def test_slow_statistics_are_hastened_and_others_left_alone() -> None:
+    model = nn.Sequential(*(nn.BatchNorm2d(2, momentum=momentum) for momentum in (0.01, 0.1, 0.3, 0.0, None)))
+    hasten_statistics(model)
+    assert [layer.momentum for layer in model] == [0.1, 0.1, 0.3, 0.0, None]

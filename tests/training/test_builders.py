@@ -46,6 +46,13 @@ def test_convolutions_are_channels_last(make_settings: MakeSettings) -> None:
     assert all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in weights_4d)
 
 
+def test_running_statistics_follow_at_the_usual_pace(make_settings: MakeSettings) -> None:
+    model = build_model(
+        make_settings(encoder_base_variant_weights="EfficientNet,efficientnet-b0,random"), channels=1, classes=1
+    )
+    assert {layer.momentum for layer in model.modules() if isinstance(layer, torch.nn.BatchNorm2d)} == {0.1}
+
+
 def test_sparse_gradients_meet_plain_weights_only(make_settings: MakeSettings) -> None:
     settings = make_settings(optimizer_name="SparseAdam")
     model = build_model(settings, channels=1, classes=1)

@@ -45,6 +45,20 @@ def tolerate_single_values(model: nn.Module) -> None:
         layer.register_forward_hook(borrower.after, always_call=True)
 
 
+_USUAL_MOMENTUM = 0.1  # torch's
+
+
+def hasten_statistics(model: nn.Module) -> None:
+    """Let no running statistics follow the weights more slowly than torch's do by default.
+
+    With a momentum of 0.01, made for runs of a million steps (smp's EfficientNets, timm's ``tf_`` nets), they are of no
+    use for some 500 steps (docs/decisions/0029-young-statistics.md).
+    """
+    for layer in _tracking(model):
+        if layer.momentum:  # None: the mean of all; 0: never changed
+            layer.momentum = max(layer.momentum, _USUAL_MOMENTUM)
+
+
 # After this many times 1 / momentum steps, less than 1 % of the running statistics is what they began with.
 _TIMES_TO_FORGET = 5
 
@@ -52,7 +66,7 @@ _TIMES_TO_FORGET = 5
 def remembers_its_start(model: nn.Module, steps: int) -> bool:
     """Whether after ``steps`` steps the running statistics of some layer are still, in part, those it began with.
 
-    With the usual momentum of 0.1 that is so for 50 steps, with 0.01 (smp's own EfficientNets) for 500.
+    With the usual momentum of 0.1 that is so for 50 steps.
     """
     # None stands for the mean of all, 0 for statistics that never change.
     momenta = [layer.momentum for layer in _tracking(model) if layer.momentum]

@@ -16,6 +16,7 @@ from tune_smp.choices.architectures import ARCHITECTURES, NO_ATTENTION
 from tune_smp.choices.encoders import find_encoder
 from tune_smp.errors import Problem, SettingsError
 from tune_smp.settings.run import RunSettings
+from tune_smp.training.batch_norm import hasten_statistics
 from tune_smp.training.layout import channels_last
 from tune_smp.training.weights import with_weights
 
@@ -122,6 +123,7 @@ def build_model(settings: RunSettings, *, channels: int, classes: int, load_weig
             model = build() if weights is None else with_weights(build, encoder, weights)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise _not_buildable(settings, error) from error
+    hasten_statistics(model)
     model = channels_last(model)
     return model.to(memory_format=torch.contiguous_format) if settings.optimizer.sparse_gradients else model
 
