@@ -20,7 +20,6 @@ What is in the table already is not run again.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import csv
 import functools
@@ -38,6 +37,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel
 
 from benchmarks.kept_back import COLLECTIONS, rounded, scores, split
+from benchmarks.recording import own_part, recording_parser
 from benchmarks.tables import rows_of
 from tune_smp.data.opening import find_collection, open_store
 from tune_smp.settings.run import RunSettings
@@ -287,21 +287,17 @@ def interval(values: Sequence[float], draws: int = 4000) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--data", type=Path, help="the folder of the five collections")
+    parser = recording_parser(__doc__)
     parser.add_argument("--experiments", default=",".join(EXPERIMENTS))
-    parser.add_argument("--part", default="0/1", help="this process and how many there are: 0/2")
     parser.add_argument("--table", type=Path, default=TABLE)
-    parser.add_argument("--report", action="store_true", help="print what the table says")
     arguments = parser.parse_args()
     if arguments.report:
         report(arguments.table)
         return
-    part, parts = map(int, arguments.part.split("/"))
     torch.set_num_threads(1)
     jobs = [job for name in arguments.experiments.split(",") for job in jobs_of(name)]
     done = {(row["experiment"], row["collection"], row["loss"], int(row["seed"])) for row in rows_of(arguments.table)}
-    for job in (job for job in jobs[part::parts] if job not in done):
+    for job in (job for job in own_part(jobs, arguments.part) if job not in done):
         rows = recorded(arguments.data.resolve(), job)
         is_new = not arguments.table.exists()
         with arguments.table.open("a", newline="", encoding="utf-8") as file:

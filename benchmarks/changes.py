@@ -14,7 +14,6 @@ them.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -28,6 +27,7 @@ from torch import Tensor
 from benchmarks.ablations import show
 from benchmarks.kept_back import COLLECTIONS, split
 from benchmarks.record_curves import SENSIBLE, recorded_space
+from benchmarks.recording import own_part, recording_parser
 from benchmarks.tables import add_row, rows_of
 from tune_smp.choices.views import PRESETS, Preset, View
 from tune_smp.data.ensemble_record import ITSELF, MEMBERS, EnsembleMember, EnsembleRecord
@@ -175,19 +175,15 @@ def report() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--data", type=Path, help="the folder of the collections")
-    parser.add_argument("--part", default="0/1", help="this process and how many there are: 0/2")
-    parser.add_argument("--report", action="store_true", help="print what the table says")
+    parser = recording_parser(__doc__)
     arguments = parser.parse_args()
     if arguments.report:
         report()
         return
-    part, parts = map(int, arguments.part.split("/"))
     torch.set_num_threads(1)
     pairs = [(name, seed) for seed in SEEDS for name in COLLECTIONS]
     warm_up(arguments.data.resolve())
-    for name, seed in pairs[part::parts]:
+    for name, seed in own_part(pairs, arguments.part):
         if (name, str(seed)) not in {(row["collection"], row["seed"]) for row in rows_of(ENSEMBLES)}:
             record(arguments.data.resolve(), name, seed)
 

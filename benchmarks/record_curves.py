@@ -17,7 +17,6 @@ by collection and seed.
 
 from __future__ import annotations
 
-import argparse
 import functools
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +29,7 @@ from typing_extensions import override
 
 from benchmarks.ablations import show
 from benchmarks.kept_back import COLLECTIONS, rounded, scores, split
+from benchmarks.recording import own_part, recording_parser
 from benchmarks.tables import add_row, rows_of
 from tune_smp.data.opening import find_collection, open_store
 from tune_smp.training.run import TrainingRun
@@ -179,25 +179,21 @@ def report() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--data", type=Path, help="the folder of the collections")
-    parser.add_argument("--report", action="store_true", help="print what the tables say")
+    parser = recording_parser(__doc__)
     parser.add_argument("--collections", default=",".join(RECORDED))
     parser.add_argument("--configurations", type=int, default=CONFIGURATIONS)
-    parser.add_argument("--part", default="0/1", help="this process and how many there are: 0/2")
     arguments = parser.parse_args()
     if arguments.report:
         report()
         return
-    part, parts = map(int, arguments.part.split("/"))
     torch.set_num_threads(1)
     collections, data = arguments.collections.split(","), arguments.data.resolve()
     jobs = [
         (number, seed, name) for seed in SEEDS for number in range(arguments.configurations) for name in collections
     ]
-    for place, (number, seed, name) in enumerate(jobs):
+    for number, seed, name in own_part(jobs, arguments.part):
         space = recorded_space(data, name)
-        if place % parts == part and (number, seed) not in known(table_of(name)):
+        if (number, seed) not in known(table_of(name)):
             point = list(points(space, number + 1))[number]
             columns = [COLUMNS[0], *space.searched, *COLUMNS[1:]]
             row = {"configuration": number, **point, **record(data, name, point, seed)}

@@ -11,7 +11,6 @@ compared with the better of the two by validation.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +23,7 @@ from benchmarks.ablations import show
 from benchmarks.changes import warm_up
 from benchmarks.kept_back import COLLECTIONS, scores, split
 from benchmarks.record_curves import SENSIBLE, recorded_space
+from benchmarks.recording import own_part, recording_parser
 from benchmarks.tables import add_row, rows_of
 from tune_smp.data.opening import find_collection, open_store
 from tune_smp.training.batch_norm import statistics_of
@@ -96,19 +96,15 @@ def report() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--data", type=Path, help="the folder of the collections")
-    parser.add_argument("--part", default="0/1", help="this process and how many there are: 0/2")
-    parser.add_argument("--report", action="store_true", help="print what the table says")
+    parser = recording_parser(__doc__)
     arguments = parser.parse_args()
     if arguments.report:
         report()
         return
-    part, parts = map(int, arguments.part.split("/"))
     torch.set_num_threads(1)
     warm_up(arguments.data.resolve())
     pairs = [(name, seed) for seed in SEEDS for name in COLLECTIONS]
-    for name, seed in pairs[part::parts]:
+    for name, seed in own_part(pairs, arguments.part):
         if (name, str(seed)) not in {(row["collection"], row["seed"]) for row in rows_of(TABLE)}:
             record(arguments.data.resolve(), name, seed)
 

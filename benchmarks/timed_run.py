@@ -9,7 +9,6 @@ as many epochs as a time budget has, on one thread, in CPU seconds; every fourth
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
@@ -18,6 +17,7 @@ import torch
 
 from benchmarks.kept_back import COLLECTIONS
 from benchmarks.record_curves import SENSIBLE, record
+from benchmarks.recording import own_part, recording_parser
 from benchmarks.tables import add_row, rows_of
 from tune_smp.settings.run import EPOCHS_OF_A_BUDGET
 from tune_smp.tuning.space import Scalar
@@ -66,18 +66,14 @@ def report() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--data", type=Path, help="the folder of the collections")
-    parser.add_argument("--part", default="0/1", help="this process and how many there are: 0/2")
+    parser = recording_parser(__doc__)
     parser.add_argument("--collections", default=",".join(COLLECTIONS))
     parser.add_argument("--runs", default=";".join(RUNS), help="their names, with semicolons between them")
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--report", action="store_true", help="print what the table says")
     arguments = parser.parse_args()
     if arguments.report:
         report()
         return
-    part, parts = map(int, arguments.part.split("/"))
     torch.set_num_threads(1)
     jobs = [
         (name, run, seed)
@@ -85,7 +81,7 @@ def main() -> None:
         for name in arguments.collections.split(",")
         for run in arguments.runs.split(";")
     ]
-    for name, run, seed in jobs[part::parts]:
+    for name, run, seed in own_part(jobs, arguments.part):
         if (name, run, str(seed)) not in {(row["collection"], row["run"], row["seed"]) for row in rows_of(TABLE)}:
             point = {**SENSIBLE, "maxEpochs": EPOCHS_OF_A_BUDGET, **RUNS[run]}
             found = record(arguments.data.resolve(), name, point, seed, seconds=SECONDS)

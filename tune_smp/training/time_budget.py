@@ -6,9 +6,6 @@ from collections.abc import Callable
 
 TRAINING_TO_VALIDATION = 4.0
 """An epoch trains at least so much longer than its validation takes: four fifths of the time go into training."""
-OF_LONG_RUNS, FEWEST_EPOCHS = 9.0, 10
-"""The same as long as there are so many epochs: then nine tenths go into training, and the best epoch can still be
-chosen."""
 
 
 class TimeBudget:
@@ -39,9 +36,7 @@ class TimeBudget:
         if self._began is None:
             self._began = self._clock()
         spent = self.spent
-        at_least = (1.0 + TRAINING_TO_VALIDATION) * self.validation
-        wanted = min((1.0 + OF_LONG_RUNS) * self.validation, self.seconds / FEWEST_EPOCHS)
-        length = max(self._shortest, at_least, wanted)
+        length = max(self._shortest, (1.0 + TRAINING_TO_VALIDATION) * self.validation)
         self._epoch_ends = spent + length if spent + 1.5 * length < self.seconds else self.seconds
 
     def has_trained_enough(self) -> bool:
