@@ -59,6 +59,7 @@ def test_a_damaged_store_is_built_anew(write_collection: WriteCollection, cache:
         lambda: os.truncate(path / "images.bin", 100),
         (path / "statistics.npy").unlink,
         lambda: (path / "index.json").write_text("{}"),
+        lambda: (path / "collection.json").write_text("{}"),
         lambda: (path / "totals.npy").write_bytes(b"no array"),
     ):
         damage()

@@ -121,9 +121,14 @@ class TrainingTiles(_Tiles):
         return np.array([grid_count(height, width, self.tile_size) for height, width in sides])
 
     @cached_property
-    def _places(self) -> list[list[NDArray[np.int32]]]:
-        """Per region, for each class that is there: sampled places (y, x) of its pixels."""
-        return [_places_within(self.store, region) for region in self._own]
+    def _known_places(self) -> dict[int, list[NDArray[np.int32]]]:
+        return {}
+
+    def _places(self, index: int) -> list[NDArray[np.int32]]:
+        """Of a region, for each class that is there: sampled places (y, x) of its pixels."""
+        if index not in self._known_places:  # of 10,000 regions most may never be asked for
+            self._known_places[index] = _places_within(self.store, self._own[index])
+        return self._known_places[index]
 
     def _order(self, random: np.random.Generator) -> NDArray[np.int64]:
         """Draw the region of each crop of an epoch: as many passes as it takes, each in an order of its own."""
@@ -149,8 +154,8 @@ class TrainingTiles(_Tiles):
         lowest_y, highest_y = sorted((region.y0, region.y1 - tile))
         lowest_x, highest_x = sorted((region.x0, region.x1 - tile))
         y, x = random.integers((lowest_y, lowest_x), (highest_y, highest_x), endpoint=True)
-        if random.random() < self.foreground_fraction and self._places[index]:
-            of_class = self._places[index][random.integers(len(self._places[index]))]
+        if random.random() < self.foreground_fraction and (places := self._places(index)):
+            of_class = places[random.integers(len(places))]
             y, x = of_class[random.integers(len(of_class))] - random.integers(tile // 4, tile - tile // 4, 2)
         return min(max(int(y), lowest_y), highest_y), min(max(int(x), lowest_x), highest_x)
 

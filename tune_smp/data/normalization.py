@@ -90,22 +90,25 @@ class StatisticsSource(Protocol):
 
 
 class Normalizer:
-    """Scale and offset of every image of a store, worked out once."""
+    """Scale and offset of every image of a store, each worked out once, when it is first asked for."""
 
     def __init__(self, store: StatisticsSource, method: Method, scope: Scope) -> None:
-        statistics = [store.statistics(index) for index in range(len(store))]
+        self._store = store
+        self._known: dict[int, Affine] = {}
         if scope == "collection" or method == "none":
+            statistics = [store.statistics(index) for index in range(len(store))]
             scale, offset = affine(pool_statistics(statistics), method)
             self.normalization = Normalization(method, scope, tuple(scale.tolist()), tuple(offset.tolist()))
         else:
             self.normalization = Normalization(method, scope)
-        pairs = [self.normalization.affine(one) for one in statistics]
-        self._scales = np.stack([scale for scale, _ in pairs])  # (images, C)
-        self._offsets = np.stack([offset for _, offset in pairs])
 
     def affine(self, index: int) -> Affine:
         """Scale (C,) and offset (C,) of image ``index``."""
-        return self._scales[index], self._offsets[index]
+        known = self._known.get(index)
+        if known is None:
+            statistics = self._store.statistics(index) if self.normalization.needs_statistics else None
+            known = self._known[index] = self.normalization.affine(statistics)
+        return known
 
     def to_json(self) -> dict[str, Any]:
         """Return what a model keeps, as plain JSON values."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import optuna
 
+from tune_smp.tuning.bounded_tpe import BoundedTPESampler
 from tune_smp.tuning.prior_sampler import PriorSampler
 from tune_smp.tuning.study import quiet
 
@@ -29,7 +30,7 @@ def build_sampler(
     with quiet():
         if name == "quasirandom":
             return optuna.samplers.QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False)
-        return optuna.samplers.TPESampler(
+        return BoundedTPESampler(
             seed=seed,
             multivariate=True,  # learns which values go together
             group=True,  # with parameters that only some trials have

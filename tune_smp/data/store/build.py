@@ -40,9 +40,12 @@ from tune_smp.data.store.format import (
     STATISTICS,
     Extent,
     StoreIndex,
+    dtypes_of,
     flush_to_disk,
     lay_out,
     map_file,
+    places_of,
+    write_collection,
     write_tables,
 )
 from tune_smp.data.store.pair_checks import Plane, Surveys
@@ -270,22 +273,20 @@ def _constant_note(stored: Sequence[_Stored]) -> tuple[str, ...]:
 def _write_records(
     folder: Path, collection: Collection, class_map: ClassMap, stored: Sequence[_Stored], notes: Sequence[str]
 ) -> None:
-    write_tables(folder, _tables([one.decoded for one in stored]))
-    index = StoreIndex(
-        collection=replace(collection, pairs=tuple(one.plane.pair for one in stored), notes=()),
-        class_map=class_map,
-        images=tuple(one.image for one in stored),
-        masks=tuple(one.mask for one in stored),
-        notes=tuple(notes),
-    )
-    index.write(folder)
+    write_tables(folder, _tables(stored))
+    written = write_collection(folder, replace(collection, pairs=tuple(one.plane.pair for one in stored)))
+    StoreIndex(class_map, tuple(notes), collection_bytes=written).write(folder)
     flush_to_disk(folder)
 
 
-def _tables(decoded: Sequence[Decoded]) -> dict[str, NDArray[Any]]:
+def _tables(stored: Sequence[_Stored]) -> dict[str, NDArray[Any]]:
+    decoded = [one.decoded for one in stored]
     statistics = [one.statistics for one in decoded]
     lengths = [len(places) for one in decoded for places in one.places]
     return {
+        "image_places": places_of([one.image for one in stored]),
+        "image_dtypes": dtypes_of([one.image for one in stored]),
+        "mask_places": places_of([one.mask for one in stored]),
         "statistics": np.array([[getattr(one, name) for name in STATISTICS] for one in statistics]),  # (n, 6, C)
         "quantiles": np.stack([one.quantiles for one in statistics]),  # (n, C, QUANTILES)
         "class_pixels": np.stack([one.class_pixels for one in decoded]),  # (n, classes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,24 @@ from numpy.typing import NDArray
 
 from tune_smp.data.channel_statistics import ChannelStatistics
 from tune_smp.data.labels import Mode
-from tune_smp.data.pairing.pairs import Collection
+from tune_smp.data.pairing.pairs import Collection, Pair
 from tune_smp.data.split import Region
 from tune_smp.data.store import cache as store_cache
 from tune_smp.data.store.build import StoreRequest, build_store
 from tune_smp.data.store.foreground import class_pixels, value_counts
-from tune_smp.data.store.format import IMAGES, MASKS, STATISTICS, StoreIndex, map_file, read_tables
+from tune_smp.data.store.format import (
+    IMAGES,
+    MASKS,
+    STATISTICS,
+    StoreIndex,
+    extent_at,
+    map_file,
+    read_collection,
+    read_tables,
+)
 from tune_smp.errors import DataError, Problem
 
+MASK_DTYPE = np.dtype(np.uint8).str
 _ROWS = 1024  # of a mask counted in one go: bounds the memory
 
 
@@ -28,48 +38,60 @@ class ImageStore:
 
     Opening maps files and copies no pixel; pickled, it is its path, so that handing it to a worker costs nothing.
 
-    ``collection`` has one pair per Z or T plane; regions index into its ``pairs``. ``sizes`` are (height, width) in
-    pixels. ``notes`` are what building it found.
+    ``sizes`` are (height, width) in pixels; regions index into them. ``notes`` are what building it found.
     """
 
     def __init__(self, path: Path, index: StoreIndex) -> None:
         self.path = path
-        self.collection = index.collection
-        self.pairs = index.collection.pairs
         self.class_map = index.class_map
         self.notes = index.notes
-        self.channels = index.images[0].shape[0]
-        self.sizes = tuple(extent.shape[1:] for extent in index.images)
-        dtypes = {np.dtype(extent.dtype) for extent in index.images}
-        self.dtype = np.dtype(np.uint8 if dtypes == {np.dtype(np.uint8)} else np.float32)  # of batches
-        self._index = index
-        self._images, self._masks = map_file(path / IMAGES), map_file(path / MASKS)
         self._tables = read_tables(path)
-        if max(extent.end for extent in index.images) > self._images.size or len(self) > len(self._tables["totals"]):
-            raise ValueError("files are shorter than the index says")
+        self._images, self._masks = map_file(path / IMAGES), map_file(path / MASKS)
+        places, dtypes = self._tables["image_places"], self._tables["image_dtypes"]
+        if extent_at(places[-1], _text(dtypes[-1])).end > self._images.size or len(places) != len(
+            self._tables["totals"]
+        ):
+            raise ValueError("files are shorter than the tables say")
+        self.channels = int(places[0, 1])
+        self.sizes: tuple[tuple[int, int], ...] = tuple(zip(*places[:, 2:].T.tolist(), strict=True))
+        self.dtype = np.dtype(np.uint8 if set(dtypes.tolist()) == {np.dtype(np.uint8).str.encode()} else np.float32)
+        """Of batches."""
+
+    @cached_property
+    def collection(self) -> Collection:
+        """The images and labels, one pair for each Z or T plane. Raises DataError where the store is damaged."""
+        try:
+            return read_collection(self.path)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise _damaged(self.path) from error
+
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        """Those of the collection; regions index into them."""
+        return self.collection.pairs
 
     @staticmethod
     def open(path: Path) -> ImageStore:
         """Open a store by its folder. Raises DataError where there is none, or a damaged one."""
         store = _opened(path)
         if store is None:
-            problem = "the decoded images are missing or damaged"
-            raise DataError(Problem(problem, str(path), "run the same command again: they will be decoded anew"))
+            raise _damaged(path)
         return store
 
     def __reduce__(self) -> tuple[Callable[[Path], ImageStore], tuple[Path]]:
         return ImageStore.open, (self.path,)
 
     def __len__(self) -> int:
-        return len(self.pairs)
+        return len(self.sizes)
 
     def image(self, index: int) -> NDArray[Any]:
         """(C, H, W) in its own dtype, read-only."""
-        return self._index.images[index].of(self._images)
+        dtype = _text(self._tables["image_dtypes"][index])
+        return extent_at(self._tables["image_places"][index], dtype).of(self._images)
 
     def mask(self, index: int) -> NDArray[np.uint8]:
         """(K or 1, H, W): class numbers (multiclass), or 0/1; 255 = IGNORE. Read-only."""
-        return self._index.masks[index].of(self._masks)
+        return extent_at(self._tables["mask_places"][index], MASK_DTYPE).of(self._masks)
 
     def statistics(self, index: int) -> ChannelStatistics:
         """Of all pixels of one image."""
@@ -98,6 +120,15 @@ class ImageStore:
     def ignored_pixels(self, index: int) -> int:
         """Values of the mask that are IGNORE."""
         return int(self._tables["totals"][index, 1])
+
+
+def _text(dtype: np.bytes_) -> str:
+    return dtype.decode("ascii")
+
+
+def _damaged(path: Path) -> DataError:
+    fix = "run the same command again: they will be decoded anew"
+    return DataError(Problem("the decoded images are missing or damaged", str(path), fix))
 
 
 def open_or_build(

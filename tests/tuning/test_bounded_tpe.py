@@ -1,0 +1,144 @@
+"""TPE that does not slow down with the number of trials."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from tune_smp.tuning.bounded_tpe import BEST_TRIALS, MOST_TRIALS, BoundedTPESampler
+from tune_smp.tuning.sampler import build_sampler
+
+SPACE = {"rate": FloatDistribution(1e-4, 1e-1, log=True), "loss": CategoricalDistribution(["Dice", "Focal", "CE"])}
+
+
+def ended(count: int) -> list[FrozenTrial]:
+    """Every third came to its end; the others were pruned after one, two or three epochs."""
+    random = np.random.default_rng(0)
+    trials = []
+    for number in range(count):
+        metric = float(random.random())
+        whole = number % 3 == 0
+        trials.append(
+            create_trial(
+                params={
+                    "rate": float(10 ** random.uniform(-4, -1)),
+                    "loss": str(random.choice(["Dice", "Focal", "CE"])),
+                },
+                distributions=dict(SPACE),
+                state=TrialState.COMPLETE if whole else TrialState.PRUNED,
+                value=metric if whole else None,
+                intermediate_values=dict.fromkeys(range(1, 2 + int(random.integers(3))), metric),
+            )
+        )
+    return trials
+
+
+def study_of(trials: Sequence[FrozenTrial], sampler: optuna.samplers.BaseSampler) -> optuna.Study:
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    study.add_trials(trials)
+    return study
+
+
+def suggestions(study: optuna.Study, count: int) -> list[dict[str, object]]:
+    return [study.ask(dict(SPACE)).params for _ in range(count)]
+
+
+def seen(study: optuna.Study) -> list[int]:
+    """Numbers of the trials that its sampler learns from."""
+    assert isinstance(study.sampler, BoundedTPESampler)
+    return [trial.number for trial in study.sampler._seen(study)._get_trials()]
+
+
+def tpe(kind: type[optuna.samplers.TPESampler]) -> optuna.samplers.TPESampler:
+    return kind(seed=3, multivariate=True, group=True, constant_liar=True, n_startup_trials=4)
+
+
+def test_a_search_takes_the_bounded_sampler() -> None:
+    assert isinstance(build_sampler("tpe", seed=0, concurrency=2), BoundedTPESampler)
+
+
+def test_up_to_its_limit_it_is_tpe() -> None:
+    trials = ended(MOST_TRIALS)
+
+    ours = suggestions(study_of(trials, tpe(BoundedTPESampler)), 5)
+
+    assert ours == suggestions(study_of(trials, tpe(optuna.samplers.TPESampler)), 5)
+
+
+def test_beyond_it_the_best_are_those_of_tpe() -> None:
+    study = study_of(ended(3 * MOST_TRIALS), tpe(BoundedTPESampler))
+    whole = (trial for trial in study.get_trials() if trial.value is not None)
+    best = sorted(whole, key=lambda trial: -float(trial.value or 0))[:BEST_TRIALS]
+
+    shown = seen(study)
+
+    assert MOST_TRIALS - BEST_TRIALS <= len(shown) <= MOST_TRIALS
+    assert {trial.number for trial in best} <= set(shown)
+    assert shown == sorted(shown)
+    assert set(range(3 * MOST_TRIALS)[BEST_TRIALS - MOST_TRIALS :]) <= set(shown)
+
+
+def test_it_sees_the_same_whether_it_watched_or_came_later() -> None:
+    watching = study_of([], tpe(BoundedTPESampler))
+    for trial in ended(2 * MOST_TRIALS):
+        watching.add_trial(trial)
+        seen(watching)
+
+    assert seen(watching) == seen(study_of(watching.get_trials(), tpe(BoundedTPESampler)))
+
+
+def test_where_none_came_to_its_end_who_came_far_is_best() -> None:
+    pruned = [trial for trial in ended(6 * MOST_TRIALS) if trial.state is TrialState.PRUNED]
+    study = study_of(pruned, tpe(BoundedTPESampler))
+    farthest = max(
+        study.get_trials(), key=lambda trial: (trial.last_step or 0, trial.intermediate_values[trial.last_step or 0])
+    )
+
+    assert farthest.number in seen(study)
+
+
+def test_a_running_trial_is_seen_until_it_ends_long_ago() -> None:
+    study = study_of(ended(10), tpe(BoundedTPESampler))
+    running = study.ask(dict(SPACE))
+    study.add_trials(ended(2 * MOST_TRIALS))
+    assert running.number in seen(study)
+
+    study.tell(running, -1.0)
+    assert running.number in seen(study)  # it has just ended
+
+    study.add_trials(ended(MOST_TRIALS))
+    assert running.number not in seen(study)
+
+
+def test_a_failed_trial_teaches_nothing() -> None:
+    study = study_of(ended(10), tpe(BoundedTPESampler))
+    failed = study.ask(dict(SPACE))
+    study.tell(failed, state=TrialState.FAIL)
+
+    assert failed.number not in seen(study)
+
+
+def test_a_suggestion_takes_no_longer_with_four_times_as_many_trials() -> None:
+    def seconds(count: int) -> float:
+        study = study_of(ended(count), build_sampler("tpe", seed=0, concurrency=2))
+        suggestions(study, 2)
+        begun = time.process_time()
+        suggestions(study, 10)
+        return time.process_time() - begun
+
+    assert seconds(12 * MOST_TRIALS) < 2 * seconds(3 * MOST_TRIALS)
+
+
+@pytest.mark.parametrize("name", ["tpe", "prior", "random", "quasirandom"])
+def test_every_sampler_suggests_within_the_space(name: str) -> None:
+    study = study_of(ended(MOST_TRIALS + 5), build_sampler(name, seed=0, concurrency=2))
+
+    for params in suggestions(study, 5):
+        assert 1e-4 <= float(str(params["rate"])) <= 1e-1
+        assert params["loss"] in SPACE["loss"].choices  # type: ignore[attr-defined]
