@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from typing_extensions import override
 
@@ -64,6 +66,15 @@ def run_alone(config: TrialConfig, storage: Path, listener: Listener) -> str:
     settings = RunSettings.from_json(config.settings)
     plan = SearchPlan(1, no_scheduler(), storage=storage, name="trials", room=lambda: 1)
     return run_trials(SingleTrial(settings), plan, lambda _: config, [listener])
+
+
+def test_ray_starts_no_process_that_nobody_uses(one_ray: None) -> None:
+    scripts = set()
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # ended meanwhile
+            scripts.update(Path(word).name for word in child.cmdline())
+    assert "gcs_server" in scripts
+    assert not scripts & {"log_monitor.py", "monitor.py"}
 
 
 def test_a_listener_hears_everything_of_the_one_trial(one_ray: None, tmp_path: Path) -> None:

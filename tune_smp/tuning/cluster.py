@@ -48,6 +48,9 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
+    # Numbers of processes on the dashboard, measured every 2.5 s otherwise, and the dashboard's own, every 5 s.
+    "REPORTER_UPDATE_INTERVAL_MS": "10000",
+    "METRICS_RECORD_INTERVAL_S": "30",
 }
 # Sockets of the operating system have paths of at most 107 bytes, and Ray adds some 60 to its temporary folder.
 LONGEST_TEMPORARY_FOLDER = 13
@@ -130,7 +133,8 @@ def local_ray(*, device: str = "auto", dashboard: Dashboard | None = None) -> It
         _check_free_space(folder)
         with token_in_reach(folder):
             try:
-                with private_files(), _own_sigterm(), clean_environment():
+                used = ray_private.only_what_is_used(dashboard=dashboard is not None)
+                with private_files(), _own_sigterm(), clean_environment(), used:
                     dashboard_url = _start(device, dashboard, folder)
                 yield _resources(device, dashboard_url)
             finally:

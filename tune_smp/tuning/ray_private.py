@@ -7,8 +7,10 @@ schedulers themselves.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,6 +100,19 @@ def keep_quiet(write: Callable[[dict[str, Any], bool], None]) -> None:
     """
     ray._private.worker.print_to_stdstream = write
     ray._private.utils.set_sigterm_handler = lambda _handler: None
+
+
+@contextlib.contextmanager
+def only_what_is_used(*, dashboard: bool) -> Iterator[None]:
+    """A Ray that is started in the block has no monitor of logs, which sends workers' output to a driver that wants
+    none; without a dashboard no autoscaler either, whose status is all that it has to say on one machine."""
+    parameters = ray._private.parameter
+    whole = parameters.RayParams
+    parameters.RayParams = functools.partial(whole, include_log_monitor=False, no_monitor=not dashboard)
+    try:
+        yield
+    finally:
+        parameters.RayParams = whole
 
 
 def put_in_bracket(scheduler: AsyncHyperBandScheduler, trial_id: str, number: int) -> None:
