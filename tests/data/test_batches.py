@@ -287,7 +287,7 @@ def test_regions_of_the_other_subset_are_left_alone(numbered: ImageStore) -> Non
 
 
 def background_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("batches")]
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("ahead")]
 
 
 def test_an_error_in_the_background_reaches_the_loop(numbered: ImageStore) -> None:
@@ -314,13 +314,13 @@ def test_a_storage_that_hangs_is_noticed_and_not_waited_for(
         answers.wait()
         raise OSError("stale file handle")
 
-    monkeypatch.setattr("tune_smp.data.batches.SLOWEST_BATCH_S", 0.2)
-    monkeypatch.setattr("tune_smp.data.batches.LONGEST_END_S", 0.1)
+    monkeypatch.setattr("tune_smp.data.ahead.SLOWEST_ITEM_S", 0.2)
+    monkeypatch.setattr("tune_smp.data.ahead.LONGEST_END_S", 0.1)
     monkeypatch.setattr(ImageStore, "mask", hang)
     for batches in (training(numbered).epoch(0), iter(validation(numbered))):
         with pytest.raises(TimeoutError, match=r"no batch of tiles came within 0\.2 s"):
             next(batches)
-    hanging = [thread for thread in threading.enumerate() if thread.name == "batches"]
+    hanging = [thread for thread in threading.enumerate() if thread.name == "ahead"]
     assert hanging
     assert all(thread.daemon for thread in hanging), "Python's exit does not wait for them"
     answers.set()

@@ -41,7 +41,7 @@ EXITS, HANGS, NEVER_PASSES, ALWAYS_KILLED = range(17, 21)
 FAULTS = """
 def on_import():
     import segmentation_models_pytorch as smp
-    import tune_smp.data.batches
+    import tune_smp.data.ahead
 
     create_model = smp.create_model
 
@@ -51,7 +51,7 @@ def on_import():
         return create_model(arch, *arguments, **more)
 
     smp.create_model = picky
-    tune_smp.data.batches.SLOWEST_BATCH_S = 10.0
+    tune_smp.data.ahead.SLOWEST_ITEM_S = 10.0
 
 def exhausted(tiles):
     import torch

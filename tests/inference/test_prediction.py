@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from tune_smp.data.preprocessing import Preprocessing
 from tune_smp.data.reading.formats import open_image
 from tune_smp.data.reading.images import LabelWriter
 from tune_smp.data.view_gains import ViewGains, ViewScore
-from tune_smp.errors import DataError, ResourceError, SettingsError
+from tune_smp.errors import DataError, Problem, ResourceError, SettingsError
 from tune_smp.inference.array_predictor import load_predictor
 from tune_smp.inference.prediction import predict_folder
 from tune_smp.settings.predict import PredictSettings
@@ -245,6 +246,27 @@ def damage(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[offset : offset + count] = b"\xff" * count
     path.write_bytes(content)
+
+
+def test_no_thread_reads_on_where_an_output_cannot_be_written(
+    tmp_path: Path,
+    settings: Make,
+    images: Make,
+    export: Make,
+    make_preprocessing: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    export(tmp_path / "model", make_preprocessing("binary"))
+    images((500, 40))
+
+    def full(*_: Any, **__: Any) -> None:
+        raise ResourceError(Problem("the disk is full"))
+
+    monkeypatch.setattr(LabelWriter, "write", full)
+    with pytest.raises(ResourceError, match="the disk is full"):
+        predict_folder(settings())
+
+    assert [thread.name for thread in threading.enumerate() if thread.name == "ahead"] == []
 
 
 def test_when_no_image_is_left_skipping_does_not_help(

@@ -69,7 +69,7 @@ def run_alone(config: TrialConfig, storage: Path, listener: Listener) -> str:
 
 
 def test_ray_starts_no_process_that_nobody_uses(one_ray: None) -> None:
-    scripts = set()
+    scripts: set[str] = set()
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):  # ended meanwhile
             scripts.update(Path(word).name for word in child.cmdline())

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-import queue
-import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tune_smp.data.ahead import ahead
 from tune_smp.data.labels import IGNORE
 from tune_smp.data.normalization import Normalizer
 from tune_smp.data.split import Region
@@ -21,11 +20,7 @@ from tune_smp.data.store.image_store import ImageStore
 from tune_smp.data.tiles import Window, grid_count, owned, windows
 from tune_smp.errors import DataError, Problem
 
-BATCHES_AHEAD = 3  # made while the model works; each costs its own memory
-SLOWEST_BATCH_S = 300.0  # a batch takes milliseconds, from a cold network folder seconds
-LONGEST_END_S = 5.0
-
-Plan = TypeVar("Plan")
+BATCH_OF_TILES = "batch of tiles"
 
 
 @dataclass(frozen=True)
@@ -108,7 +103,7 @@ class TrainingTiles(_Tiles):
         """The batches of epoch ``number`` (from 0 or 1, as the caller counts), made ahead in a background thread."""
         order = self._order(np.random.default_rng((self.seed, number)))
         plans = ((number, step, order[step * self.batch_size :][: self.batch_size]) for step in range(self.steps))
-        return _made_ahead(self._batch, plans)
+        return ahead(map(self._batch, plans), from_storage=BATCH_OF_TILES)
 
     @cached_property
     def _own(self) -> tuple[Region, ...]:
@@ -188,7 +183,8 @@ class ValidationTiles(_Tiles):
 
     def __iter__(self) -> Generator[Batch, None, None]:
         placements = self._placements()
-        return _made_ahead(self._batch, iter(lambda: list(islice(placements, self.batch_size)), []))
+        batches = iter(lambda: list(islice(placements, self.batch_size)), [])
+        return ahead(map(self._batch, batches), from_storage=BATCH_OF_TILES)
 
     @cached_property
     def _own(self) -> tuple[Region, ...]:
@@ -232,59 +228,3 @@ def _places_within(store: ImageStore, region: Region) -> list[NDArray[np.int32]]
         low, high = (region.y0, region.x0), (region.y1, region.x1)
         places = [found[((found >= low) & (found < high)).all(axis=1)] for found in places]
     return [found for found in places if len(found)]
-
-
-def _made_ahead(make: Callable[[Plan], Batch], plans: Iterable[Plan]) -> Generator[Batch, None, None]:
-    """``map(make, plans)``, a few results ahead in one background thread, which ends with this generator.
-
-    Raises what ``make`` raises; TimeoutError where a batch does not come: a file system that hangs raises nothing.
-    """
-    maker = _Maker(make, plans)
-    maker.start()
-    try:
-        while (batch := maker.take()) is not None:
-            yield batch
-    finally:
-        maker.end()
-
-
-class _Maker(threading.Thread):
-    """Makes batches ahead. Python does not wait for it at its exit: it may hang for ever."""
-
-    def __init__(self, make: Callable[[Plan], Batch], plans: Iterable[Plan]) -> None:
-        super().__init__(name="batches", daemon=True)
-        self._batches = map(make, plans)
-        self._made: queue.SimpleQueue[Batch | BaseException | None] = queue.SimpleQueue()
-        self._room = threading.Semaphore(BATCHES_AHEAD)
-        self._has_ended = False
-
-    def run(self) -> None:
-        try:
-            while self._has_room():
-                batch = next(self._batches, None)
-                self._made.put(batch)
-                if batch is None:
-                    return
-        except BaseException as error:  # noqa: BLE001 - raised again by who takes it
-            self._made.put(error)
-
-    def take(self) -> Batch | None:
-        """The next batch, None after the last."""
-        try:
-            made = self._made.get(timeout=SLOWEST_BATCH_S)
-        except queue.Empty:
-            raise TimeoutError(f"no batch of tiles came within {SLOWEST_BATCH_S:g} s: the storage hangs") from None
-        if isinstance(made, BaseException):
-            raise made
-        self._room.release()
-        return made
-
-    def end(self) -> None:
-        """Stop as soon as the batch under way is made, and wait for that, but not for ever."""
-        self._has_ended = True
-        self._room.release()
-        self.join(LONGEST_END_S)
-
-    def _has_room(self) -> bool:
-        self._room.acquire()
-        return not self._has_ended

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import reduce
 from typing import Self
@@ -33,7 +34,9 @@ class EnsemblePredictor:
         """The same models with other views."""
         return type(self)([member.with_views(views) for member in self._members], self._weights, self.preprocessing)
 
-    def predict(self, reader: PixelSource, *, statistics: ChannelStatistics | None = None) -> Iterator[Rows]:
+    def predict(
+        self, reader: PixelSource, *, statistics: ChannelStatistics | None = None
+    ) -> Generator[Rows, None, None]:
         """Probabilities of every plane from top to bottom, in strips of rows; see ``Predictor.predict``."""
         check_channels(reader, self.preprocessing)
         needed = any(member.preprocessing.normalization.needs_statistics for member in self._members)
@@ -41,8 +44,12 @@ class EnsemblePredictor:
             bands = PlaneBands(reader, plane)
             # Once for all members: of a large image it is a pass over the file.
             known = image_statistics(bands) if needed and statistics is None else statistics
-            strips = [member.predict_plane(bands, reader.info, plane, known) for member in self._members]
-            yield from averaged(strips, self._weights)
+            with ExitStack() as opened:
+                strips = [
+                    opened.enter_context(closing(member.predict_plane(bands, reader.info, plane, known)))
+                    for member in self._members
+                ]
+                yield from averaged(strips, self._weights)
 
 
 def averaged(streams: Sequence[Iterator[Rows]], weights: Sequence[float]) -> Iterator[Rows]:

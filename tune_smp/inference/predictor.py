@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from functools import reduce
 from itertools import groupby, islice
 from typing import Any, Self, TypeAlias
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tune_smp.choices.views import PRESETS, View
+from tune_smp.data.ahead import ahead
 from tune_smp.data.channel_statistics import ChannelStatistics, image_statistics
 from tune_smp.data.normalization import Affine
 from tune_smp.data.preprocessing import Preprocessing
@@ -31,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 # A CPU gains nothing from larger batches, a GPU is busy with this many tiles of 256 px.
 CPU_BATCH_SIZE, GPU_BATCH_SIZE = 4, 32
+
+BATCHES_AHEAD = 2
 
 Tile: TypeAlias = tuple[Window, NDArray[Any]]  # where it lies, and its raw pixels (C, tile, tile)
 
@@ -67,12 +71,14 @@ class Predictor:
         other._views = tuple(views)
         return other
 
-    def predict(self, reader: PixelSource, *, statistics: ChannelStatistics | None = None) -> Iterator[Rows]:
+    def predict(
+        self, reader: PixelSource, *, statistics: ChannelStatistics | None = None
+    ) -> Generator[Rows, None, None]:
         """Probabilities of every plane from top to bottom, in strips of rows.
 
         ``statistics``: those of the whole image, where the reader gives a part of it. Held in memory: the decoded bands
-        of PlaneBands, a band of classes · tile · width float32, and a batch of tiles. Raises DataError where the image
-        has other channels than the model or cannot be decoded.
+        of PlaneBands, a band of classes · tile · width float32, and a few batches of tiles. Raises DataError where the
+        image has other channels than the model or cannot be decoded.
         """
         check_channels(reader, self.preprocessing)
         for plane in range(reader.info.planes):
@@ -80,18 +86,22 @@ class Predictor:
 
     def predict_plane(
         self, bands: PlaneBands, info: ImageInfo, plane: int, statistics: ChannelStatistics | None = None
-    ) -> Iterator[Rows]:
+    ) -> Generator[Rows, None, None]:
         """The strips of one plane, which several models may read through the same bands."""
         tile, overlap = self._tiling.tile_size, self._tiling.overlap
         affine = self._affine(bands, statistics)
         classes = self.preprocessing.class_map.classes
         blender = RowBlender(plane=plane, classes=classes, width=info.width, tile=tile, overlap=overlap)
 
-        for batch in _batches(_tiles(bands, info.height, info.width, self._tiling), self._batch_size):
-            probabilities = self._probabilities(np.stack([pixels for _, pixels in batch]), affine)
-            for (window, _), tile_probabilities in zip(batch, probabilities, strict=True):
-                if (rows := blender.add(window, tile_probabilities)) is not None:
-                    yield rows
+        tiles = _tiles(bands, info.height, info.width, self._tiling)
+        # Read and decoded while the model works.
+        made_ahead = ahead(_batches(tiles, self._batch_size), count=BATCHES_AHEAD, from_storage="batch of tiles")
+        with closing(made_ahead) as batches:
+            for batch in batches:
+                probabilities = self._probabilities(np.stack([pixels for _, pixels in batch]), affine)
+                for (window, _), tile_probabilities in zip(batch, probabilities, strict=True):
+                    if (rows := blender.add(window, tile_probabilities)) is not None:
+                        yield rows
         yield blender.finish(info.height)
 
     def _affine(self, bands: PlaneBands, statistics: ChannelStatistics | None) -> Affine:

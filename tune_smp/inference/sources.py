@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -58,7 +59,10 @@ class StackedReader:
 
 
 class PlaneBands:
-    """One plane of an image by rows, of any height; the bands of rows that were decoded last are kept."""
+    """One plane of an image by rows, of any height; the bands of rows that were decoded last are kept.
+
+    Several threads may read at once: one of them decodes, the others wait.
+    """
 
     def __init__(self, reader: PixelSource, plane: int) -> None:
         self._reader, self._plane = reader, plane
@@ -66,6 +70,7 @@ class PlaneBands:
         band_bytes = info.channels * min(BAND_HEIGHT, info.height) * info.width * info.dtype.itemsize
         self._kept = max(2, CACHE_BYTES // max(band_bytes, 1))  # 2: a tile may lie across two bands
         self._bands: OrderedDict[int, NDArray[Any]] = OrderedDict()
+        self._lock = threading.Lock()
 
     def rows(self, y: int, height: int) -> NDArray[Any]:
         """Rows ``y`` … ``y + height`` (C, height, W)."""
@@ -81,13 +86,14 @@ class PlaneBands:
         return (self._band(number) for number in range(-(-self._reader.info.height // BAND_HEIGHT)))
 
     def _band(self, number: int) -> NDArray[Any]:
-        if number not in self._bands:
-            while len(self._bands) >= self._kept:
-                self._bands.popitem(last=False)
-            top, bottom = number * BAND_HEIGHT, min((number + 1) * BAND_HEIGHT, self._reader.info.height)
-            self._bands[number] = _finite(self._reader.read(self._plane, slice(top, bottom)))
-        self._bands.move_to_end(number)
-        return self._bands[number]
+        with self._lock:
+            if number not in self._bands:
+                while len(self._bands) >= self._kept:
+                    self._bands.popitem(last=False)
+                top, bottom = number * BAND_HEIGHT, min((number + 1) * BAND_HEIGHT, self._reader.info.height)
+                self._bands[number] = _finite(self._reader.read(self._plane, slice(top, bottom)))
+            self._bands.move_to_end(number)
+            return self._bands[number]
 
 
 def _finite(pixels: NDArray[Any]) -> NDArray[Any]:
