@@ -29,7 +29,7 @@ from tune_smp.data.store.format import (
 )
 from tune_smp.errors import DataError, Problem
 
-MASK_DTYPE = np.dtype(np.uint8).str
+BYTES = np.dtype(np.uint8).str
 _ROWS = 1024  # of a mask counted in one go: bounds the memory
 
 
@@ -48,13 +48,12 @@ class ImageStore:
         self._tables = read_tables(path)
         self._images, self._masks = map_file(path / IMAGES), map_file(path / MASKS)
         places, dtypes = self._tables["image_places"], self._tables["image_dtypes"]
-        if extent_at(places[-1], _text(dtypes[-1])).end > self._images.size or len(places) != len(
-            self._tables["totals"]
-        ):
+        end = extent_at(places[-1], _text(dtypes[-1])).end
+        if end > self._images.size or len(places) != len(self._tables["totals"]):
             raise ValueError("files are shorter than the tables say")
         self.channels = int(places[0, 1])
         self.sizes: tuple[tuple[int, int], ...] = tuple(zip(*places[:, 2:].T.tolist(), strict=True))
-        self.dtype = np.dtype(np.uint8 if set(dtypes.tolist()) == {np.dtype(np.uint8).str.encode()} else np.float32)
+        self.dtype = np.dtype(np.uint8 if (dtypes == BYTES.encode("ascii")).all() else np.float32)
         """Of batches."""
 
     @cached_property
@@ -91,7 +90,7 @@ class ImageStore:
 
     def mask(self, index: int) -> NDArray[np.uint8]:
         """(K or 1, H, W): class numbers (multiclass), or 0/1; 255 = IGNORE. Read-only."""
-        return extent_at(self._tables["mask_places"][index], MASK_DTYPE).of(self._masks)
+        return extent_at(self._tables["mask_places"][index], BYTES).of(self._masks)
 
     def statistics(self, index: int) -> ChannelStatistics:
         """Of all pixels of one image."""
