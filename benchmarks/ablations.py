@@ -36,8 +36,9 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel
 
-from benchmarks.kept_back import COLLECTIONS, rounded, scores, split
+from benchmarks.kept_back import COLLECTIONS, split
 from benchmarks.recording import own_part, recording_parser
+from benchmarks.scoring import rounded, scores
 from benchmarks.tables import rows_of
 from tune_smp.data.opening import find_collection, open_store
 from tune_smp.settings.run import RunSettings

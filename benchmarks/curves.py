@@ -16,6 +16,7 @@ from tune_smp.tuning.space import Range, Scalar, SearchSpace
 GROUPS: Mapping[str, str] = {
     "membrane-binary": "membrane",
     "nuclei-binary": "nuclei",
+    "nuclei-multiclass": "nuclei",
     "nuclei-multilabel": "nuclei",
     "camvid-multiclass": "camvid",
 }

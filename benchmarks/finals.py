@@ -57,28 +57,29 @@ def gains(table: Table, searched: Sequence[int], more: Sequence[int], shown: int
     }
 
 
-def mean_gains(
-    tables: Mapping[str, Table], numbers: Collection[int], chance: random.Random
-) -> dict[str, dict[str, float]]:
-    """The gains in each table, in the mean of searches of configurations drawn from these."""
+def mean_gains(table: Table, numbers: Collection[int], chance: random.Random) -> Mapping[str, float]:
+    """The gains in the mean of searches of configurations drawn from these."""
     others = sorted(set(numbers) - {DEFAULT_TRIAL})
-    found: dict[str, list[Mapping[str, float]]] = {name: [] for name in tables}
+    found = []
     for _ in range(SEARCHES):
         # A final has a run more than it has of the best trials: the default's.
         drawn = chance.sample(others, TRIALS + BEST_TRIALS)
         searched, more, shown = [DEFAULT_TRIAL, *drawn[: TRIALS - 1]], drawn[TRIALS - 1 :], chance.randrange(2)
-        for name, table in tables.items():
-            found[name].append(gains(table, searched, more, shown))
-    return {name: {gain: fmean(row[gain] for row in rows) for gain in GAINS} for name, rows in found.items()}
+        found.append(gains(table, searched, more, shown))
+    return {gain: fmean(row[gain] for row in found) for gain in GAINS}
 
 
 def main() -> None:
     space = recorded_space(Path("/"), RECORDED[0])
     tables = {name: {row.number: row for row in read_rows(table_of(name), space, seeds=2)} for name in RECORDED}
-    numbers = sorted(set.intersection(*(set(table) for table in tables.values())))
-    chance = random.Random(0)  # noqa: S311 - no secret
-    means = mean_gains(tables, numbers, chance)
-    resampled = [mean_gains(tables, chance.choices(numbers, k=len(numbers)), chance) for _ in range(RESAMPLINGS)]
+    means = {name: mean_gains(table, table, random.Random(0)) for name, table in tables.items()}  # noqa: S311
+    resampled = []
+    for seed in range(1, RESAMPLINGS + 1):
+        sample = {}
+        for name, table in tables.items():
+            chance = random.Random(seed)  # noqa: S311 - the same for tables of as many configurations
+            sample[name] = mean_gains(table, chance.choices(sorted(table), k=len(table)), chance)
+        resampled.append(sample)
     for gain in GAINS:
         for name in RECORDED:
             line(gain, name, means[name][gain], [sample[name][gain] for sample in resampled])

@@ -22,7 +22,7 @@ import optuna
 from typing_extensions import override
 
 from benchmarks.curves import GROUPS, Curve, Row, learn_portfolio, read_rows
-from benchmarks.record_curves import RECORDED, SECONDS, recorded_space, table_of
+from benchmarks.record_curves import LEARNT_FROM, SECONDS, recorded_space, table_of
 from benchmarks.search_efficiency import CLOSE, PORTFOLIO, WORKERS, Replay, Strategy, Winner, time_to, winner_at
 from tune_smp.tuning.study import quiet
 
@@ -113,8 +113,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    space = recorded_space(Path("/"), RECORDED[0])
-    tables = {name: read_rows(table_of(name), space, seeds=arguments.seeds) for name in RECORDED}
+    space = recorded_space(Path("/"), LEARNT_FROM[0])
+    tables = {name: read_rows(table_of(name), space, seeds=arguments.seeds) for name in LEARNT_FROM}
     print("s to within 1 % of the best; regret × 1000 after 2 and 4 trials' time")
     for name, rows in tables.items():
         others = {other: table for other, table in tables.items() if GROUPS[other] != GROUPS[name]}

@@ -1,4 +1,4 @@
-"""Five collections with every fourth image kept back, and scores on these images."""
+"""Five collections with every fourth image kept back."""
 
 from __future__ import annotations
 
@@ -6,15 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from tune_smp.data.split import Region, Subset
 from tune_smp.data.store.image_store import ImageStore
 from tune_smp.data.tiles import grid_count
 from tune_smp.settings.run import RunSettings
-from tune_smp.training.metrics import PixelCounts
-from tune_smp.training.run import TrainingRun
-from tune_smp.training.validation import validate
 
 COLLECTIONS: Mapping[str, Mapping[str, Any]] = {
     "membrane-binary": {"imagesPattern": "membrane_z{z:dd}.tif", "labelsPattern": "membrane_z{z:dd}.tif"},
@@ -59,20 +55,3 @@ def limited(store: ImageStore, pairs: Sequence[int], most: int) -> list[int]:
             chosen.append(pair)
             tiles += more
     return chosen
-
-
-def scores(unseen: TrainingRun, state: Mapping[str, Tensor], thresholds: Sequence[float]) -> tuple[float, ...]:
-    """The metric of these weights on the images kept back, above 0.5 and above these thresholds.
-
-    ``unseen`` is a run that validates with the images kept back.
-    """
-    unseen.model.load_state_dict(dict(state))
-    unseen.model.eval()
-    metric = unseen.settings.metric
-    counts = PixelCounts(unseen.settings.segmentation_mode, unseen.shape.classes)
-    validate(unseen.step.forward, unseen.step.loss, unseen.feed.validation(), counts, metric)
-    return rounded(*(getattr(counts.metrics(at), metric.key) for at in ((), thresholds)))
-
-
-def rounded(*values: float) -> tuple[float, ...]:
-    return tuple(round(value, 5) for value in values)

@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from benchmarks.curves import GROUPS, Row, learn_portfolio, read_rows
-from benchmarks.record_curves import RECORDED, recorded_space, table_of
+from benchmarks.record_curves import LEARNT_FROM, recorded_space, table_of
 from benchmarks.search_efficiency import PORTFOLIO
 from tune_smp.tuning.portfolio import portfolio_values
 from tune_smp.tuning.space import SearchSpace
@@ -31,9 +31,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--seeds", type=int, default=2, help="runs that a configuration must have")
     seeds = parser.parse_args().seeds
-    recorded = recorded_space(Path("/"), RECORDED[0])
+    recorded = recorded_space(Path("/"), LEARNT_FROM[0])
     quick = read_space("quick").without_fixed("stepsPerEpoch").with_flags(recorded.given)
-    tables = {name: _within(quick, read_rows(table_of(name), recorded, seeds=seeds)) for name in RECORDED}
+    tables = {name: _within(quick, read_rows(table_of(name), recorded, seeds=seeds)) for name in LEARNT_FROM}
     for name, rows in tables.items():
         others = {other: table for other, table in tables.items() if GROUPS[other] != GROUPS[name]}
         kept = {row.number: row.kept for row in rows}
@@ -42,7 +42,7 @@ def main() -> None:
             f"{name}: default {kept[0]:.4f}, best of {len(kept)} {max(kept.values()):.4f}, learnt on the others "
             + ", ".join(f"{number}: {kept[number]:.4f}" for number in learnt)
         )
-    by_number = {row.number: row for row in tables[RECORDED[0]]}
+    by_number = {row.number: row for row in tables[LEARNT_FROM[0]]}
     chosen = [by_number[number] for number in learn_portfolio(tables, PORTFOLIO)]
     path = named_spaces()["quick"].parent / "portfolio" / "quick.yaml"
     path.write_text(HEAD + "".join(map(_as_yaml, chosen)), encoding="utf-8")

@@ -1,6 +1,6 @@
 """How much time does a search need to beat the default, and to come within 1 % of the best? Replayed on curves.
 
-``data/curves_*.csv`` hold the learning curves of configurations of ``recorded_space.yaml`` on four collections, two
+``data/curves_*.csv`` hold the learning curves of configurations of ``recorded_space.yaml`` on five collections, two
 seeds each (``record_curves.py``). A search is replayed on such a table: what is proposed becomes the nearest
 configuration of the table not tried yet, and reports the curve of one of its seeds, epoch by epoch, in its own time.
 Two trials run at once, as on two CPU cores; all have the same time, and ASHA compares them at equal seconds.
@@ -31,7 +31,7 @@ from optuna.trial import TrialState
 from ray.tune.schedulers import TrialScheduler
 
 from benchmarks.curves import GROUPS, Curve, Row, learn_portfolio, read_rows
-from benchmarks.record_curves import RECORDED, SECONDS, recorded_space, table_of
+from benchmarks.record_curves import LEARNT_FROM, RECORDED, SECONDS, recorded_space, table_of
 from tune_smp.tuning.pruning import EPOCH, FEWEST_IN_RUNG, LEAST_GRACE, METRIC, Resource, build_scheduler
 from tune_smp.tuning.pruning import SECONDS as SPENT
 from tune_smp.tuning.sampler import FEWEST_TO_LEARN_FROM, build_sampler
@@ -256,7 +256,7 @@ def main() -> None:
     space = recorded_space(Path("/"), RECORDED[0])
     tables = {name: read_rows(table_of(name), space, seeds=arguments.seeds) for name in RECORDED}
     for name in arguments.collections.split(","):
-        others = {other: table for other, table in tables.items() if GROUPS[other] != GROUPS[name]}
+        others = {other: tables[other] for other in LEARNT_FROM if GROUPS[other] != GROUPS[name]}
         rows, portfolio = tables[name], learn_portfolio(others, PORTFOLIO)
         describe(name, rows, portfolio)
         report(space, rows, portfolio, arguments.searches)

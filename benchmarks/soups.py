@@ -21,9 +21,10 @@ from torch import Tensor
 
 from benchmarks.ablations import show
 from benchmarks.changes import warm_up
-from benchmarks.kept_back import COLLECTIONS, scores, split
+from benchmarks.kept_back import COLLECTIONS, split
 from benchmarks.record_curves import SENSIBLE, recorded_space
 from benchmarks.recording import own_part, recording_parser
+from benchmarks.scoring import scores
 from benchmarks.tables import add_row, rows_of
 from tune_smp.data.opening import find_collection, open_store
 from tune_smp.training.batch_norm import statistics_of
@@ -32,7 +33,6 @@ from tune_smp.training.run_state import RunState, best_report
 
 TABLE = Path(__file__).parent / "data" / "soups.csv"
 COLUMNS = ("of", "collection", "seed", "val_one", "val_other", "val", "kept_better", "kept")
-SEEDS = range(2)
 ONE_START, TWO_STARTS = "one start, two orders", "two starts"
 
 Weights = Mapping[str, Tensor]
@@ -97,13 +97,14 @@ def report() -> None:
 
 def main() -> None:
     parser = recording_parser(__doc__)
+    parser.add_argument("--seeds", default="0")
     arguments = parser.parse_args()
     if arguments.report:
         report()
         return
     torch.set_num_threads(1)
     warm_up(arguments.data.resolve())
-    pairs = [(name, seed) for seed in SEEDS for name in COLLECTIONS]
+    pairs = [(name, seed) for seed in map(int, arguments.seeds.split(",")) for name in COLLECTIONS]
     for name, seed in own_part(pairs, arguments.part):
         if (name, str(seed)) not in {(row["collection"], row["seed"]) for row in rows_of(TABLE)}:
             record(arguments.data.resolve(), name, seed)

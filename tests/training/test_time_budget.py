@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tune_smp.training.time_budget import TRAINING_TO_VALIDATION, TimeBudget
+from tune_smp.training.time_budget import ENOUGH_EPOCHS, TRAINING_TO_VALIDATION, TimeBudget
 
 
 class Clock:
@@ -56,6 +56,14 @@ def test_a_slow_validation_makes_epochs_longer() -> None:
     assert 10 <= len(steps) <= 12
     assert all(0.1 * count >= 0.9 * TRAINING_TO_VALIDATION * 2.0 for count in steps[1:])
     assert budget.spent == pytest.approx(100.0, abs=0.2)
+
+
+def test_where_there_are_epochs_enough_nine_tenths_of_the_time_are_for_training() -> None:
+    clock = Clock()
+    budget = TimeBudget(100.0, epochs=40, clock=clock)
+    steps = run(budget, clock, step=0.1, validation=0.6)
+    assert len(steps) > ENOUGH_EPOCHS
+    assert 0.1 * sum(steps) == pytest.approx(90.0, abs=1.0)
 
 
 @given(

@@ -6,6 +6,9 @@ from collections.abc import Callable
 
 TRAINING_TO_VALIDATION = 4.0
 """An epoch trains at least so much longer than its validation takes: four fifths of the time go into training."""
+WITH_EPOCHS_TO_SPARE = 9.0
+"""The same where there are `ENOUGH_EPOCHS` all the same: nine tenths."""
+ENOUGH_EPOCHS: float = 10
 
 
 class TimeBudget:
@@ -36,7 +39,8 @@ class TimeBudget:
         if self._began is None:
             self._began = self._clock()
         spent = self.spent
-        length = max(self._shortest, (1.0 + TRAINING_TO_VALIDATION) * self.validation)
+        spacious = min((1.0 + WITH_EPOCHS_TO_SPARE) * self.validation, self.seconds / ENOUGH_EPOCHS)
+        length = max(self._shortest, (1.0 + TRAINING_TO_VALIDATION) * self.validation, spacious)
         self._epoch_ends = spent + length if spent + 1.5 * length < self.seconds else self.seconds
 
     def has_trained_enough(self) -> bool:

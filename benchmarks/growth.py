@@ -1,0 +1,174 @@
+"""How cost grows with the work: collections of more images, images of more pixels, searches of more trials.
+
+``collections`` writes small images and their labels, builds a store of them, opens it, and lets a fresh process cut
+tiles from it as a worker does. ``image`` does the same with one large image. ``trials`` runs searches whose trials do
+nothing (``search_overhead.py``), and times their first and last hundred.
+
+    python -m benchmarks.growth collections [--counts 100,1000,10000]
+    python -m benchmarks.growth image [--sides 5000,20000,40000]
+    python -m benchmarks.growth trials [--counts 100,1000,10000]
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import tifffile
+from typing_extensions import override
+
+from benchmarks.search_overhead import leave_training_out, ours, resident_mb
+from tune_smp.data.batches import TrainingTiles
+from tune_smp.data.normalization import Normalizer
+from tune_smp.data.pairing.collection import find_pairs
+from tune_smp.data.split import Region
+from tune_smp.data.store.image_store import ImageStore, open_or_build
+from tune_smp.results.folder import RunFolder
+from tune_smp.tuning.cluster import local_ray
+from tune_smp.tuning.listeners import Listener
+from tune_smp.tuning.trial_record import TrialRecord
+
+SMALL = 128  # px, the side of the images of a collection
+TILE, BATCHES, BATCH_SIZE = 128, 50, 16
+OPENINGS = 5
+
+
+def write_images(folder: Path, *, count: int, side: int) -> int:
+    """Write noise with bright squares, and the squares as labels, in strips; the bytes of pixels."""
+    random = np.random.default_rng(0)
+    strip = random.integers(0, 60, (min(side, 1024), side), dtype=np.uint8)
+    squares = (np.add.outer(np.arange(len(strip)) // 32, np.arange(side) // 32) % 2 == 0).astype(np.uint8)
+    for name, rows in (("images", strip + 100 * squares), ("labels", squares)):
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            own = rows.copy()
+            own[0, :8] = list(number.to_bytes(8, "little")) if name == "images" else own[0, :8]  # no two alike
+            tifffile.imwrite(
+                folder / name / f"{number:05d}.tif",
+                (own[: min(len(own), side - y)] for y in range(0, side, len(own))),
+                shape=(side, side),
+                dtype=np.uint8,
+                rowsperstrip=len(own),
+                bigtiff=side > 2**15,
+            )
+    return 2 * count * side**2
+
+
+def measure_collection(folder: Path, *, count: int, side: int) -> None:
+    """Print a row: what pairing, building, opening and a worker take."""
+    bytes_written = write_images(folder, count=count, side=side)
+    clock = time.perf_counter()
+    pattern = "{i:d+}.tif"
+    pairs = find_pairs(folder / "images", folder / "labels", images_pattern=pattern, labels_pattern=pattern)
+    paired = time.perf_counter() - clock
+    clock = time.perf_counter()
+    store = open_or_build(pairs, mode="binary", cache_dir=folder / "cache")
+    built = time.perf_counter() - clock
+    opened = 1000 * median(_opening(store.path) for _ in range(OPENINGS))
+    worker = subprocess.run(
+        [sys.executable, "-m", "benchmarks.growth", "worker", "--store", str(store.path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    speed = bytes_written / 1e6 / built
+    print(
+        f"| {count} of {side} px | {paired:.2f} s | {built:.1f} s ({speed:.0f} MB/s) | {opened:.0f} ms | {worker} |",
+        flush=True,
+    )
+
+
+def _opening(path: Path) -> float:
+    begun = time.perf_counter()
+    ImageStore.open(path)
+    return time.perf_counter() - begun
+
+
+def measure_worker(path: Path) -> None:
+    """Print the private memory that a fresh process takes to open a store and cut its tiles."""
+    before = _private_mb()
+    store = ImageStore.open(path)
+    opened = _private_mb() - before
+    for _ in batches(store):
+        pass
+    print(f"{opened:.0f} MB | {_private_mb() - before:.0f} MB")
+
+
+def batches(store: ImageStore) -> Iterator[object]:
+    regions = [Region(pair, 0, height, 0, width, "train") for pair, (height, width) in enumerate(store.sizes)]
+    return TrainingTiles(
+        store=store,
+        regions=regions,
+        normalizer=Normalizer(store, "percentile", "image"),
+        tile_size=TILE,
+        batch_size=BATCH_SIZE,
+        seed=0,
+        steps_per_epoch=BATCHES,
+        foreground_fraction=0.33,
+    ).epoch(1)
+
+
+def _private_mb() -> float:
+    """What this process alone holds; pages of mapped files belong to all that map them."""
+    rollup = Path("/proc/self/smaps_rollup").read_text(encoding="ascii")
+    kilobytes = next(line.split()[1] for line in rollup.splitlines() if line.startswith("Anonymous:"))
+    return int(kilobytes) / 1e3
+
+
+class Timekeeper(Listener):
+    """Notes when each trial ended."""
+
+    def __init__(self) -> None:
+        self.ends = [time.perf_counter()]
+
+    @override
+    def trial_ended(self, record: TrialRecord, traceback: str) -> None:
+        self.ends.append(time.perf_counter())
+
+
+def measure_trials(counts: Sequence[int]) -> None:
+    """Print a row for each search: what its first and its last hundred trials take, and what it leaves behind."""
+    leave_training_out()
+    print("| trials | first hundred | last hundred | driver's CPU time for each | its memory | journal |")
+    with local_ray(device="cpu"), tempfile.TemporaryDirectory() as scratch:
+        for count in counts:
+            watch, folder = Timekeeper(), Path(scratch) / str(count)
+            cost = ours(count, folder, watch)
+            first, last = watch.ends[100] - watch.ends[0], watch.ends[-1] - watch.ends[-101]
+            journal = RunFolder(folder).study.stat().st_size / 1e6
+            print(
+                f"| {count} | {first:.1f} s | {last:.1f} s | {1000 * cost.cpu / count:.0f} ms | {resident_mb():.0f} MB "
+                f"| {journal:.1f} MB |",
+                flush=True,
+            )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["collections", "image", "trials", "worker"])
+    parser.add_argument("--counts", default="100,1000,10000")
+    parser.add_argument("--sides", default="5000,20000,40000")
+    parser.add_argument("--store", type=Path)
+    options = parser.parse_args()
+    counts = [int(count) for count in options.counts.split(",")]
+    if options.what == "worker":
+        measure_worker(options.store)
+    elif options.what == "trials":
+        measure_trials(counts)
+    else:
+        print("| images | pairing | building | opening | opened by a worker | after 50 batches |")
+        one = [(1, int(side)) for side in options.sides.split(",")]
+        for count, side in one if options.what == "image" else [(count, SMALL) for count in counts]:
+            with tempfile.TemporaryDirectory() as scratch:
+                measure_collection(Path(scratch), count=count, side=side)
+
+
+if __name__ == "__main__":
+    main()
