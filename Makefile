@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 CONSTRAINTS ?= constraints.txt
 DEMO ?= demo
 
-.PHONY: install check test test-slow test-newest test-lowest test-catalogue demo bench bench-search manifests clean
+.PHONY: install check test test-slow test-newest test-lowest test-catalogue demo bench bench-search bench-growth manifests \
+	clean
 
 install: $(VENV)/.installed
 
@@ -46,6 +47,12 @@ bench: install
 bench-search: install
 	$(BIN)/python benchmarks/search_overhead.py
 	$(BIN)/python -m benchmarks.search_efficiency
+
+# About an hour, alone on two cores.
+bench-growth: install
+	$(BIN)/python -m benchmarks.growth collections
+	$(BIN)/python -m benchmarks.growth image
+	$(BIN)/python -m benchmarks.growth trials
 
 manifests: install
 	$(BIN)/python -m tune_smp.manifests
