@@ -1,8 +1,8 @@
 """What an earlier program, which cannot be told a time, reaches in the ten CPU minutes of ``timed_run.py``.
 
 A script that runs with that program instead of the installed one. Its training is stopped after as many CPU seconds;
-`EPOCHS` of twenty steps just fit into them on one thread, so that its schedule ends with the time. Printed are a line
-for each seed: steps, the best metric of validation, and the metric on the images kept back.
+`EPOCHS` of twenty steps just fit into them on one thread of a machine that another run keeps busy, so that its schedule
+ends with the time. Adds a row for each seed: steps of the best epoch, its metric, and the metric on images kept back.
 
     git archive 8071003 | tar x -C FOLDER
     PYTHONPATH=FOLDER python benchmarks/timed_before.py --data COLLECTIONS [--part 0/2]
@@ -21,10 +21,13 @@ sys.path.append(str(Path(__file__).parents[1]))  # after PYTHONPATH's: benchmark
 
 from benchmarks.kept_back import COLLECTIONS, split
 from benchmarks.recording import own_part, recording_parser
+from benchmarks.tables import add_row
 from tune_smp.data.opening import find_collection, open_store
 from tune_smp.settings.run import RunSettings
 from tune_smp.training.run import TrainingRun
 
+TABLE = Path(__file__).parent / "data" / "timed_before.csv"
+COLUMNS = ("program", "seed", "steps", "metric", "kept")
 COLLECTION = "nuclei-binary"
 SECONDS = 600.0
 EPOCHS, STEPS = 9, 20
@@ -65,7 +68,8 @@ def record(data: Path, seed: int) -> None:
     unseen = TrainingRun(settings, store, train + kept)
     unseen.model.load_state_dict(best["model"])
     iou = cast(float, unseen.validate(settings.metric))  # type: ignore[arg-type]  # of that program
-    print(seed, best["epoch"] * STEPS, round(best["best_metric"], 5), round(iou, 5), flush=True)
+    values = ("before", seed, best["epoch"] * STEPS, round(best["best_metric"], 5), round(iou, 5))
+    add_row(TABLE, COLUMNS, dict(zip(COLUMNS, values, strict=True)))
 
 
 def main() -> None:
