@@ -1,6 +1,6 @@
 """Draw docs/quality-time.svg: validation IoU of nets against CPU seconds, from the recorded learning curves.
 
-Each line is one net of ``record_curves.py`` with the same numbers besides, the mean of four collections and of the
+Each line is one net of ``record_curves.py`` with the same numbers besides, the mean of five collections and of the
 seeds that are recorded; the metric is the best so far. Only the default of ``quick`` has numbers of its own.
 
     python -m benchmarks.quality_figure
