@@ -60,6 +60,7 @@ def test_a_damaged_store_is_built_anew(write_collection: WriteCollection, cache:
         (path / "statistics.npy").unlink,
         lambda: (path / "index.json").write_text("{}"),
         lambda: (path / "collection.json").write_text("{}"),
+        lambda: os.truncate(path / "masks.bin", 100),
         lambda: (path / "totals.npy").write_bytes(b"no array"),
     ):
         damage()
@@ -67,6 +68,20 @@ def test_a_damaged_store_is_built_anew(write_collection: WriteCollection, cache:
             ImageStore.open(path)
         store = open_or_build(collection, mode="binary", cache_dir=cache)
         np.testing.assert_array_equal(store.image(2)[0], random_image(seed=2))
+
+
+def test_a_collection_of_other_bytes_is_noticed_when_it_is_read_and_built_anew(
+    write_collection: WriteCollection, cache: Path
+) -> None:
+    collection = ordinary(write_collection)
+    path = open_or_build(collection, mode="binary", cache_dir=cache).path
+    file = path / "collection.json"
+    file.write_bytes(b" " * file.stat().st_size)
+
+    with pytest.raises(DataError, match=r"missing or damaged[\s\S]*run the same command again"):
+        _ = open_or_build(collection, mode="binary", cache_dir=cache).pairs
+
+    assert open_or_build(collection, mode="binary", cache_dir=cache).pairs == collection.pairs
 
 
 def test_a_store_travels_as_its_path_and_cannot_be_written(write_collection: WriteCollection, cache: Path) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from tune_smp.tuning.bounded_tpe import BEST_TRIALS, MOST_TRIALS, BoundedTPESampler
+from tune_smp.tuning.bounded_tpe import BEST_TRIALS, MOST_TRIALS, OTHER_TRIALS, BoundedTPESampler
 from tune_smp.tuning.sampler import build_sampler
 
 SPACE = {"rate": FloatDistribution(1e-4, 1e-1, log=True), "loss": CategoricalDistribution(["Dice", "Focal", "CE"])}
@@ -71,36 +74,72 @@ def test_up_to_its_limit_it_is_tpe() -> None:
     assert ours == suggestions(study_of(trials, tpe(optuna.samplers.TPESampler)), 5)
 
 
+def numbers_of_the_best(trials: Sequence[FrozenTrial]) -> set[int]:
+    """The best of a study that maximises: of equals the first."""
+    whole = [trial for trial in trials if trial.value is not None]
+    return {trial.number for trial in sorted(whole, key=lambda trial: -float(trial.value or 0))[:BEST_TRIALS]}
+
+
 def test_beyond_it_the_best_are_those_of_tpe() -> None:
     study = study_of(ended(3 * MOST_TRIALS), tpe(BoundedTPESampler))
-    whole = (trial for trial in study.get_trials() if trial.value is not None)
-    best = sorted(whole, key=lambda trial: -float(trial.value or 0))[:BEST_TRIALS]
+    best = numbers_of_the_best(study.get_trials())
 
     shown = seen(study)
 
-    assert MOST_TRIALS - BEST_TRIALS <= len(shown) <= MOST_TRIALS
-    assert {trial.number for trial in best} <= set(shown)
-    assert shown == sorted(shown)
-    assert set(range(3 * MOST_TRIALS)[BEST_TRIALS - MOST_TRIALS :]) <= set(shown)
+    others = [number for number in range(3 * MOST_TRIALS) if number not in best]
+    assert shown == sorted({*best, *others[-OTHER_TRIALS:]})
+
+
+def test_of_equals_the_first_are_the_best() -> None:
+    alike = [
+        create_trial(params={"rate": 1e-3, "loss": "Dice"}, distributions=dict(SPACE), value=0.5)
+        for _ in range(2 * MOST_TRIALS)
+    ]
+
+    assert seen(study_of(alike, tpe(BoundedTPESampler)))[:BEST_TRIALS] == list(range(BEST_TRIALS))
 
 
 def test_it_sees_the_same_whether_it_watched_or_came_later() -> None:
-    watching = study_of([], tpe(BoundedTPESampler))
-    for trial in ended(2 * MOST_TRIALS):
+    watching = study_of(ended(MOST_TRIALS), tpe(BoundedTPESampler))
+    late = [watching.ask(dict(SPACE)) for _ in range(3)]
+    for trial in ended(MOST_TRIALS):
         watching.add_trial(trial)
         seen(watching)
+    for running in reversed(late):  # begun in the middle, ended last
+        watching.tell(running, -1.0)
+        seen(watching)
 
-    assert seen(watching) == seen(study_of(watching.get_trials(), tpe(BoundedTPESampler)))
+    shown = seen(watching)
+
+    assert {running.number for running in late} <= set(shown)
+    assert shown == seen(study_of(watching.get_trials(), tpe(BoundedTPESampler)))
 
 
 def test_where_none_came_to_its_end_who_came_far_is_best() -> None:
     pruned = [trial for trial in ended(6 * MOST_TRIALS) if trial.state is TrialState.PRUNED]
+    pruned.sort(key=lambda trial: (trial.last_step or 0, max(trial.intermediate_values.values())), reverse=True)
     study = study_of(pruned, tpe(BoundedTPESampler))
-    farthest = max(
-        study.get_trials(), key=lambda trial: (trial.last_step or 0, trial.intermediate_values[trial.last_step or 0])
-    )
 
-    assert farthest.number in seen(study)
+    assert seen(study)[:BEST_TRIALS] == list(range(BEST_TRIALS))
+    assert len(seen(study)) == MOST_TRIALS
+
+
+def test_a_journal_that_is_opened_again_suggests_the_same_with_trials_that_wait(tmp_path: Path) -> None:
+    def study(sampler: optuna.samplers.BaseSampler, name: str) -> optuna.Study:
+        storage = JournalStorage(JournalFileBackend(str(tmp_path / name)))
+        made = optuna.create_study(
+            study_name="s", storage=storage, direction="maximize", sampler=sampler, load_if_exists=True
+        )
+        if not made.trials:
+            made.add_trials(ended(60))
+            made.enqueue_trial({"rate": 1e-2, "loss": "CE"})
+        return made
+
+    study(tpe(BoundedTPESampler), "ours")
+    ours = suggestions(study(tpe(BoundedTPESampler), "ours"), 4)
+
+    assert ours[0] == {"rate": 1e-2, "loss": "CE"}
+    assert ours == suggestions(study(tpe(optuna.samplers.TPESampler), "theirs"), 4)
 
 
 def test_a_running_trial_is_seen_until_it_ends_long_ago() -> None:

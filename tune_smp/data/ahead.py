@@ -1,11 +1,14 @@
-"""Things that are made ahead in a background thread, while those before them are worked on."""
+"""Items made ahead in a background thread while earlier ones are processed."""
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import Generator, Iterable
 from typing import Generic, TypeVar
+
+logger = logging.getLogger(__name__)
 
 ITEMS_AHEAD = 3  # each costs its own memory
 SLOWEST_ITEM_S = 300.0  # most take milliseconds, from a cold network folder seconds
@@ -17,7 +20,7 @@ Item = TypeVar("Item")
 def ahead(items: Iterable[Item], *, count: int = ITEMS_AHEAD, from_storage: str = "") -> Generator[Item, None, None]:
     """The same items, up to ``count`` of them made ahead in one background thread, which ends with this generator.
 
-    None of the items is None. Raises what making them raises. ``from_storage`` names what is read from there:
+    No item may be None. Raises what making them raises. ``from_storage`` names what is read from there:
     TimeoutError where one does not come, since a file system that hangs raises nothing.
     """
     maker = _Maker(items, count)
@@ -46,11 +49,18 @@ class _Maker(threading.Thread, Generic[Item]):
                 self._made.put(item)
                 if item is None:
                     return
-        except BaseException as error:  # noqa: BLE001 - raised again by who takes it
+        except BaseException as error:  # noqa: BLE001 - raised again by whoever takes it
             self._made.put(error)
         finally:
-            if isinstance(self._items, Generator):
-                self._items.close()  # it may hold a thread and files of its own
+            self._close_items()
+
+    def _close_items(self) -> None:
+        """Let a generator give back what it holds, a thread or files."""
+        if isinstance(self._items, Generator):
+            try:
+                self._items.close()
+            except Exception:
+                logger.exception("what was made ahead could not be closed")
 
     def take(self, from_storage: str) -> Item | None:
         """The next item, None after the last."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from typing import Any
@@ -88,6 +88,9 @@ class TrainingTiles(_Tiles):
     seed: int
     steps_per_epoch: int | None = None  # None: one pass over the training tiles
     foreground_fraction: float = 0.0
+    _known_places: dict[int, list[NDArray[np.int32]]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @cached_property
     def steps(self) -> int:
@@ -114,10 +117,6 @@ class TrainingTiles(_Tiles):
         """Crops per region and epoch."""
         sides = ((region.y1 - region.y0, region.x1 - region.x0) for region in self._own)
         return np.array([grid_count(height, width, self.tile_size) for height, width in sides])
-
-    @cached_property
-    def _known_places(self) -> dict[int, list[NDArray[np.int32]]]:
-        return {}
 
     def _places(self, index: int) -> list[NDArray[np.int32]]:
         """Of a region, for each class that is there: sampled places (y, x) of its pixels."""

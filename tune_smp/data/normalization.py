@@ -96,8 +96,9 @@ class Normalizer:
         self._store = store
         self._known: dict[int, Affine] = {}
         if scope == "collection" or method == "none":
-            statistics = [store.statistics(index) for index in range(len(store))]
-            scale, offset = affine(pool_statistics(statistics), method)
+            needed = 1 if method == "none" else len(store)  # of the one, its number of channels
+            statistics = pool_statistics([store.statistics(index) for index in range(needed)])
+            scale, offset = affine(statistics, method)
             self.normalization = Normalization(method, scope, tuple(scale.tolist()), tuple(offset.tolist()))
         else:
             self.normalization = Normalization(method, scope)

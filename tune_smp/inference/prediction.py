@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tune_smp.choices.views import PRESETS
-from tune_smp.data.ahead import ahead
 from tune_smp.data.pairing.collection import find_images
 from tune_smp.data.preprocessing import Preprocessing
 from tune_smp.data.reading.image_reader import counted_notes
@@ -30,8 +29,6 @@ from tune_smp.texts import shown
 from tune_smp.training.precision import choose_device, use_fast_kernels
 
 logger = logging.getLogger(__name__)
-
-ROWS_AHEAD = 1  # rows of tiles, each classes · tile · width float32
 
 
 @dataclass(frozen=True)
@@ -171,11 +168,7 @@ def _predict_all(
 
     def predict(job: Job) -> None:
         number = next(numbers)
-        with (
-            StackedReader(job.paths) as reader,
-            # Predicted while others are written.
-            closing(ahead(predictor.predict(reader), count=ROWS_AHEAD)) as rows,
-        ):
+        with StackedReader(job.paths) as reader, closing(predictor.predict(reader)) as rows:
             write_rows(
                 rows, job.output, info=reader.info, preprocessing=predictor.preprocessing, output=settings.output
             )

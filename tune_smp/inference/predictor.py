@@ -77,8 +77,8 @@ class Predictor:
         """Probabilities of every plane from top to bottom, in strips of rows.
 
         ``statistics``: those of the whole image, where the reader gives a part of it. Held in memory: the decoded bands
-        of PlaneBands, a band of classes · tile · width float32, and a few batches of tiles. Raises DataError where the
-        image has other channels than the model or cannot be decoded.
+        of PlaneBands, a band of classes · tile · width float32, and the pixels of the rows of a few batches.
+        Raises DataError where the image has other channels than the model or cannot be decoded.
         """
         check_channels(reader, self.preprocessing)
         for plane in range(reader.info.planes):
@@ -95,7 +95,7 @@ class Predictor:
 
         tiles = _tiles(bands, info.height, info.width, self._tiling)
         # Read and decoded while the model works.
-        made_ahead = ahead(_batches(tiles, self._batch_size), count=BATCHES_AHEAD, from_storage="batch of tiles")
+        made_ahead = ahead(_batches(tiles, self._batch_size), count=BATCHES_AHEAD)
         with closing(made_ahead) as batches:
             for batch in batches:
                 probabilities = self._probabilities(np.stack([pixels for _, pixels in batch]), affine)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 TRAINING_TO_VALIDATION = 4.0
 """An epoch trains at least so much longer than its validation takes: four fifths of the time go into training."""
 WITH_EPOCHS_TO_SPARE = 9.0
-"""The same where there are `ENOUGH_EPOCHS` all the same: nine tenths."""
+"""Up to so much longer, nine tenths of the time, as long as that leaves `ENOUGH_EPOCHS`."""
 ENOUGH_EPOCHS: float = 10
 
 

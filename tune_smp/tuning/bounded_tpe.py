@@ -6,6 +6,7 @@ import heapq
 import math
 from collections import deque
 from collections.abc import Container, Sequence
+from datetime import datetime
 from typing import Any
 
 import optuna
@@ -24,8 +25,8 @@ class BoundedTPESampler(optuna.samplers.TPESampler):
     """TPE that learns from the best trials, from those that ended last, and from those that run. For one study.
 
     TPE compares its best trials with all others, one by one: a suggestion takes 0.1 s of CPU time with 1,000 trials and
-    1 s with 10,000. Up to `MOST_TRIALS` ended trials this is TPE itself; from there on the best are the same, and the
-    others are the last `OTHER_TRIALS`.
+    1 s with 10,000. Up to `MOST_TRIALS` ended trials this is TPE itself; from there on the best are the same, and of
+    the others the last `OTHER_TRIALS` to end count.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -76,35 +77,27 @@ class _EndedTrials:
     """The best and the latest of the trials that ended, kept up to date: a trial that ended is looked at once."""
 
     def __init__(self) -> None:
-        self._count = 0
-        self._best: list[tuple[tuple[bool, int, float], int]] = []  # a heap of worth and number, the worst first
+        self._best: list[tuple[tuple[bool, int, float], int]] = []  # a heap of worth and -number, the worst first
         self._latest: deque[int] = deque(maxlen=MOST_TRIALS)
         self._open: list[int] = []  # numbers of those that have not ended
         self._known = 0  # trials so far
 
     def seen(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-        """Those that have not ended, and up to `MOST_TRIALS` others, by number."""
+        """Those that have not ended, the best, and the latest `OTHER_TRIALS` of the others, by number."""
         self._update(trials)
-        # While there are no more than these, the latest are all.
-        latest = list(self._latest)[-OTHER_TRIALS if self._count > MOST_TRIALS else 0 :]
-        numbers = {*latest, *(number for _, number in self._best), *self._open}
-        return [trials[number] for number in sorted(numbers)]
+        best = {-number for _, number in self._best}
+        others = [number for number in self._latest if number not in best]
+        return [trials[number] for number in sorted({*best, *others[-OTHER_TRIALS:], *self._open})]
 
     def _update(self, trials: Sequence[FrozenTrial]) -> None:
-        candidates = [*self._open, *range(self._known, len(trials))]
+        candidates = [trials[number] for number in (*self._open, *range(self._known, len(trials)))]
         self._known = len(trials)
-        self._open = []
-        for number in candidates:
-            if not trials[number].state.is_finished():
-                self._open.append(number)
-            elif trials[number].state is not TrialState.FAIL:
-                self._add(number, _worth(trials[number]))
-
-    def _add(self, number: int, worth: tuple[bool, int, float]) -> None:
-        self._count += 1
-        self._latest.append(number)
-        add = heapq.heappush if len(self._best) < BEST_TRIALS else heapq.heappushpop
-        add(self._best, (worth, number))
+        self._open = [trial.number for trial in candidates if not trial.state.is_finished()]
+        ended = (trial for trial in candidates if trial.state in (TrialState.COMPLETE, TrialState.PRUNED))
+        for trial in sorted(ended, key=lambda trial: trial.datetime_complete or datetime.min):
+            self._latest.append(trial.number)
+            add = heapq.heappush if len(self._best) < BEST_TRIALS else heapq.heappushpop
+            add(self._best, (_worth(trial), -trial.number))  # of equals, TPE takes the first
 
 
 def _worth(trial: FrozenTrial) -> tuple[bool, int, float]:

@@ -48,7 +48,7 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
-    # Numbers of processes on the dashboard, measured every 2.5 s otherwise, and the dashboard's own, every 5 s.
+    # Numbers of processes on the dashboard, measured every 5 s otherwise, and the dashboard's own, likewise.
     "REPORTER_UPDATE_INTERVAL_MS": "10000",
     "METRICS_RECORD_INTERVAL_S": "30",
 }
@@ -133,8 +133,12 @@ def local_ray(*, device: str = "auto", dashboard: Dashboard | None = None) -> It
         _check_free_space(folder)
         with token_in_reach(folder):
             try:
-                used = ray_private.only_what_is_used(dashboard=dashboard is not None)
-                with private_files(), _own_sigterm(), clean_environment(), used:
+                with (
+                    private_files(),
+                    _own_sigterm(),
+                    clean_environment(),
+                    ray_private.only_what_is_used(dashboard=dashboard is not None),
+                ):
                     dashboard_url = _start(device, dashboard, folder)
                 yield _resources(device, dashboard_url)
             finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from tune_smp.data.store.build import StoreRequest, build_store
 from tune_smp.data.store.foreground import class_pixels, value_counts
 from tune_smp.data.store.format import (
     IMAGES,
+    INDEX,
     MASKS,
     STATISTICS,
     StoreIndex,
@@ -48,13 +50,16 @@ class ImageStore:
         self._tables = read_tables(path)
         self._images, self._masks = map_file(path / IMAGES), map_file(path / MASKS)
         places, dtypes = self._tables["image_places"], self._tables["image_dtypes"]
-        end = extent_at(places[-1], _text(dtypes[-1])).end
-        if end > self._images.size or len(places) != len(self._tables["totals"]):
+        masks = self._tables["mask_places"]
+        ends = extent_at(places[-1], _text(dtypes[-1])).end, extent_at(masks[-1], BYTES).end
+        if ends[0] > self._images.size or ends[1] > self._masks.size:
             raise ValueError("files are shorter than the tables say")
+        if len({len(self._tables[name]) for name in ("image_places", "image_dtypes", "mask_places", "totals")}) != 1:
+            raise ValueError("the tables have different lengths")
         self.channels = int(places[0, 1])
         self.sizes: tuple[tuple[int, int], ...] = tuple(zip(*places[:, 2:].T.tolist(), strict=True))
-        self.dtype = np.dtype(np.uint8 if (dtypes == BYTES.encode("ascii")).all() else np.float32)
-        """Of batches."""
+        of_batches = np.uint8 if (dtypes == BYTES.encode("ascii")).all() else np.float32
+        self.dtype = np.dtype(of_batches)
 
     @cached_property
     def collection(self) -> Collection:
@@ -62,6 +67,8 @@ class ImageStore:
         try:
             return read_collection(self.path)
         except (OSError, ValueError, KeyError, TypeError) as error:
+            with suppress(OSError):  # opened no more, it is built anew
+                (self.path / INDEX).unlink()
             raise _damaged(self.path) from error
 
     @property
