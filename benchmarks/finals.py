@@ -8,7 +8,7 @@ so that validation metrics of two seeds are never compared.)
 
     python -m benchmarks.finals
 
-The interval holds 95 % of the means where the configurations of the tables are drawn anew, the same for all tables;
+The interval holds 95 % of the means where the configurations of each table are drawn anew;
 what runs of other seeds or on other images would have been is not in it.
 """
 

@@ -95,6 +95,7 @@ def measure_worker(path: Path) -> None:
     """Print the private memory that a fresh process takes to open a store and cut its tiles."""
     before = _private_mb()
     store = ImageStore.open(path)
+    assert store.pairs  # a worker looks its split up among them
     opened = _private_mb() - before
     for _ in batches(store):
         pass

@@ -35,7 +35,7 @@ SEEDS = range(3)
 
 
 def record(data: Path, seed: int) -> None:
-    """Train the default of its space `quick` once, and print what it reaches."""
+    """Train the default of its space `quick` once, and add a row."""
     folder = str(data / COLLECTION)
     flags = {
         **COLLECTIONS[COLLECTION],
