@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tune_smp.openmp import POLICY, SPINS, waiting
 
@@ -23,6 +24,10 @@ if POLICY not in os.environ:
 os.environ.update(waiting(os.environ))
 # pytest-xdist tells its processes how wide the terminal is, and the program would fold its tables to that.
 os.environ.pop("COLUMNS", None)
+
+# How long an example takes says what else the cores are doing: no property is about time.
+settings.register_profile("shared cores", deadline=None)
+settings.load_profile("shared cores")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
