@@ -95,7 +95,8 @@ def words_of(flags: dict[str, Any]) -> list[str]:
 
 @pytest.mark.parametrize(("flags", "told"), REFUSALS, ids=lambda value: " ".join(map(str, value)))
 def test_the_command_refuses_at_once(flags: dict[str, Any], told: list[str]) -> None:
-    """Exit 2 with the way out, in under half a second of CPU time, and nothing heavy loaded."""
+    """Exit 2 with the way out and nothing heavy loaded, in half a second of CPU time; on a machine where Python takes
+    more than half of that to start with numpy and pydantic, in twice as long as that."""
     program = f"""
 import sys
 from tune_smp.cli import main
@@ -104,7 +105,7 @@ print([name for name in {HEAVY!r} if name in sys.modules])
 sys.exit(code)
 """
 
-    def attempt() -> tuple[float, subprocess.CompletedProcess[str]]:
+    def attempt(program: str = program) -> tuple[float, subprocess.CompletedProcess[str]]:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -119,4 +120,5 @@ sys.exit(code)
         assert all(words in finished.stderr for words in told), finished.stderr
         assert finished.stderr.count("problem: ") == 1
         assert "\nfix:     " in finished.stderr
-    assert min(seconds for seconds, _ in attempts) < 0.5
+    least = min(seconds for seconds, _ in attempts)
+    assert least < 0.5 or least < 2 * min(attempt("import numpy, pydantic")[0] for _ in attempts)
