@@ -96,7 +96,7 @@ def words_of(flags: dict[str, Any]) -> list[str]:
 @pytest.mark.parametrize(("flags", "told"), REFUSALS, ids=lambda value: " ".join(map(str, value)))
 def test_the_command_refuses_at_once(flags: dict[str, Any], told: list[str]) -> None:
     """Exit 2 with the way out and nothing heavy loaded, in half a second of CPU time; on a machine where Python takes
-    more than half of that to start with numpy and pydantic, in twice as long as that."""
+    more than a third of that to start with numpy and pydantic, in three times as long as that."""
     program = f"""
 import sys
 from tune_smp.cli import main
@@ -121,4 +121,4 @@ sys.exit(code)
         assert finished.stderr.count("problem: ") == 1
         assert "\nfix:     " in finished.stderr
     least = min(seconds for seconds, _ in attempts)
-    assert least < 0.5 or least < 2 * min(attempt("import numpy, pydantic")[0] for _ in attempts)
+    assert least < 0.5 or least < 3 * min(attempt("import numpy, pydantic")[0] for _ in attempts)
