@@ -52,6 +52,12 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture
+def slow_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU without matrix units, whatever this one has: what ``auto`` computes agrees to the sixth digit."""
+    monkeypatch.setattr("tune_smp.training.precision.cpu_is_faster_in_bfloat16", lambda: False)
+
+
 COMMIT = "c0ffee" + "0" * 34  # the newest of every repository
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from tests.tuning.records import record
 from tune_smp.errors import SettingsError
 from tune_smp.settings.search import SearchSettings
+from tune_smp.tuning.ledger import Ledger
 from tune_smp.tuning.space_file import parse_space, read_space
+from tune_smp.tuning.trial_record import TrialRecord
 from tune_smp.workflows.final import (
     START_S,
     final_seconds,
@@ -19,6 +22,7 @@ from tune_smp.workflows.final import (
 )
 from tune_smp.workflows.resuming import with_budget
 from tune_smp.workflows.search_space import settings_record, space_under, with_fixed, with_trial_budget
+from tune_smp.workflows.searching import _kept_up
 
 SPACE = """
 fixed: {trainFraction: 0.9, metricName: Fscore, seed: 7, maxEpochs: 5}
@@ -54,6 +58,42 @@ def test_the_record_keeps_what_was_given_apart(tmp_path: Path) -> None:
     assert again.train_fraction == 0.9
     assert "trainFraction" not in again.given_run_flags(), "else it would count as the command line's when resumed"
     assert again.given_run_flags() == given.given_run_flags()
+
+
+class Looked:
+    """Trials of which a look at all takes ``seconds``."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, seconds: float) -> None:
+        self.count, self.looks, self.now, self._seconds = 0, 0, 100.0, seconds
+        monkeypatch.setattr("tune_smp.workflows.searching.time.monotonic", lambda: self.now)
+
+    def ended(self) -> int:
+        return self.count
+
+    def records(self) -> list[TrialRecord]:
+        self.looks += 1
+        self.now += self._seconds
+        return [record(number) for number in range(self.count)]
+
+
+def test_trials_are_looked_at_again_when_more_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = Looked(monkeypatch, seconds=0.0)
+    seconds = _kept_up(cast("Ledger", study), lambda records: 2.0 * len(records))
+    assert (seconds(), seconds(), study.looks) == (0.0, 0.0, 1)
+    study.count = 3
+    assert (seconds(), seconds(), study.looks) == (6.0, 6.0, 2)
+
+
+def test_looks_that_take_long_are_rare(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = Looked(monkeypatch, seconds=0.5)
+    seconds = _kept_up(cast("Ledger", study), lambda records: float(len(records)))
+    begun = study.now
+    for study.count in range(1, 1001):
+        seconds()
+        study.now += 0.1
+    assert 0.5 * study.looks <= 0.06 * (study.now - begun)
+    study.now += 10.0
+    assert seconds() == 1000.0
 
 
 def test_a_time_budget_for_the_rest_changes_no_number_of_trials(tmp_path: Path) -> None:

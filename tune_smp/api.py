@@ -169,6 +169,7 @@ def load(
     overlap: int | None = None,
     batch_size: int | None = None,
     test_time_augmentation: bool | str = "none",
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
 ) -> ArrayPredictor:
     """The exported model in an output folder, or in its ``model/``, ready to predict arrays and files.
 
@@ -184,6 +185,7 @@ def load(
         overlap=overlap,
         batch_size=batch_size,
         test_time_augmentation=test_time_augmentation,
+        precision=precision,
     )
 
 

@@ -20,6 +20,12 @@ from tune_smp.data.normalization import Normalization
 from tune_smp.data.preprocessing import FILE_NAME, Preprocessing
 from tune_smp.data.reading.image_reader import ImageInfo
 
+
+@pytest.fixture(autouse=True)
+def any_cpu(slow_in_bfloat16: None) -> None:
+    """Numbers are compared as those of float32."""
+
+
 RECORD = Preprocessing(
     class_map=ClassMap("binary", (0, 255), names=("foreground",)),
     normalization=Normalization("percentile", "image"),

@@ -357,6 +357,22 @@ def test_true_is_all_auto_is_what_paid_and_the_default_is_none(
         load_predictor(tmp_path / "model", test_time_augmentation="flip")
 
 
+@pytest.mark.parametrize("fast", [True, False])
+def test_auto_computes_in_bfloat16_where_that_is_faster(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, images: Make, export: Make, make_preprocessing: Make, fast: bool
+) -> None:
+    model = export(tmp_path / "model", make_preprocessing())
+    (image,) = images((32, 32))
+    exact = probabilities(model, make_preprocessing(), image[None])
+    monkeypatch.setattr("tune_smp.training.precision.cpu_is_faster_in_bfloat16", lambda: fast)
+    error = {}
+    for asked in ("auto", "float32", "bfloat16"):
+        loaded = load_predictor(tmp_path / "model", device="cpu", precision=asked)
+        error[asked] = np.abs(loaded.predict(image, output="probabilities") - exact).max()
+    assert error["float32"] < 1e-5 < error["bfloat16"] < 0.02  # bfloat16 has 8 bits
+    assert error["auto"] == error["bfloat16" if fast else "float32"]
+
+
 def test_a_gain_that_nobody_asked_for_is_noted(
     tmp_path: Path, settings: Make, images: Make, export: Make, make_preprocessing: Make
 ) -> None:

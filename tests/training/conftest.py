@@ -37,6 +37,11 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True)
+def any_cpu(slow_in_bfloat16: None) -> None:
+    """Numbers are compared as those of float32."""
+
+
 @pytest.fixture(scope="session")
 def make_settings(tmp_path_factory: pytest.TempPathFactory) -> MakeSettings:
     """Settings of a tiny run on the CPU; keywords change them. The runs read a store and write no file."""

@@ -14,9 +14,9 @@ from tune_smp.data.split import Region
 from tune_smp.data.store.image_store import ImageStore
 from tune_smp.errors import ResourceError, SettingsError
 from tune_smp.settings.run import RunSettings
-from tune_smp.training import memory
+from tune_smp.training import memory, precision
 from tune_smp.training.memory import available_memory, is_out_of_memory, keep_freed_memory
-from tune_smp.training.precision import Precision, choose_device, choose_precision
+from tune_smp.training.precision import Precision, choose_device, choose_precision, cpu_is_faster_in_bfloat16
 from tune_smp.training.run import TrainingRun
 
 MakeSettings = Callable[..., RunSettings]
@@ -36,11 +36,66 @@ def test_a_gpu_that_is_not_there() -> None:
 
 
 def test_formats_on_a_cpu() -> None:
-    assert choose_precision("auto", CPU) == Precision(None)
     assert choose_precision("float32", CPU) == Precision(None)
     assert choose_precision("bfloat16", CPU) == Precision(torch.bfloat16)
     with pytest.raises(SettingsError, match="float16 needs a GPU"):
         choose_precision("float16", CPU)
+
+
+@pytest.mark.parametrize(
+    ("can", "gain", "expected"),
+    [
+        ({"amx_bf16": True, "avx512_bf16": True}, None, "bfloat16"),
+        ({"avx512_bf16": False, "avx2": True}, None, "float32"),
+        ({"avx512_bf16": True}, 1.5, "bfloat16"),
+        ({"avx512_bf16": True}, 1.1, "float32"),
+        ({"bf16": True}, 2.0, "bfloat16"),  # as Arm's are called
+        ({}, None, "float32"),
+    ],
+)
+def test_a_cpu_is_asked_and_where_the_answer_is_unclear_measured(
+    monkeypatch: pytest.MonkeyPatch, can: dict[str, bool], gain: float | None, expected: str
+) -> None:
+    def measured() -> float:
+        assert gain is not None, "nothing was to be measured"
+        return gain
+
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: can, raising=False)
+    monkeypatch.setattr(precision, "_gain_of_bfloat16", measured)
+    monkeypatch.setattr(precision, "cpu_is_faster_in_bfloat16", cpu_is_faster_in_bfloat16.__wrapped__)
+    assert choose_precision("auto", CPU).name == expected
+
+
+def test_the_gain_is_measured_without_disturbing_random_numbers() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    assert 0.001 < precision._gain_of_bfloat16() < 100.0
+    assert torch.equal(torch.rand(2), expected)
+
+
+@pytest.mark.parametrize("fast_here", [True, False])
+@pytest.mark.parametrize("fast_there", [True, False])
+def test_a_run_that_resumes_elsewhere_keeps_its_format_where_it_can(
+    monkeypatch: pytest.MonkeyPatch,
+    make_settings: MakeSettings,
+    make_store: MakeStore,
+    regions: tuple[Region, ...],
+    fast_here: bool,
+    fast_there: bool,
+) -> None:
+    settings, store = make_settings(max_epochs=2, steps_per_epoch=1), make_store("binary")
+    monkeypatch.setattr(precision, "cpu_is_faster_in_bfloat16", lambda: fast_here)
+    begun = TrainingRun(settings, store, regions)
+    begun.run_epoch()
+    assert begun.used["precision"] == ("bfloat16" if fast_here else "float32")
+
+    monkeypatch.setattr(precision, "cpu_is_faster_in_bfloat16", lambda: fast_there)
+    resumed = TrainingRun(settings, store, regions, state=begun.state_dict())
+    assert resumed.used["precision"] == ("bfloat16" if fast_here and fast_there else "float32")
+    noted = any("resumed in float32: this machine is slower in bfloat16" in note for note in resumed.notes)
+    assert noted == (fast_here and not fast_there)
+    resumed.run_epoch()
 
 
 def test_formats_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,6 +70,7 @@ def load_predictor(
     overlap: int | None = None,
     batch_size: int | None = None,
     test_time_augmentation: bool | str = "none",
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
 ) -> ArrayPredictor:
     """The exported model in an output folder or in its ``model/``; the arguments are the flags of ``predict``.
 
@@ -87,6 +88,7 @@ def load_predictor(
         overlap=overlap,
         batch_size=batch_size,
         views=PRESETS[taken_preset(asked, exported.preprocessing.views)],
+        precision=precision,
     )
     return ArrayPredictor(predictor, exported.path)
 

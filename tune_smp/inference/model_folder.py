@@ -17,6 +17,7 @@ from tune_smp.errors import DataError, Problem, listing
 from tune_smp.inference.ensemble import EnsemblePredictor
 from tune_smp.inference.predictor import Predictor
 from tune_smp.inference.tiling import Tiling, choose_tiling
+from tune_smp.training.precision import choose_precision
 from tune_smp.training.pretrained import CONFIG, WEIGHTS, load_exported, read_config
 
 FILES = (CONFIG, WEIGHTS, FILE_NAME)
@@ -61,23 +62,25 @@ class ExportedModel:
         overlap: int | None = None,
         batch_size: int | None = None,
         views: Sequence[View] = PRESETS["none"],
+        precision: str = "auto",
     ) -> Predictor | EnsemblePredictor:
         """The model, loaded, on the device. Raises DataError as ``load`` does, SettingsError as ``tiling`` does."""
-        tiling = self.tiling(tile_size=tile_size, overlap=overlap)
-        if self.members:
-            members = [
-                member._alone(device, member.tiling(tile_size=tile_size, overlap=overlap), batch_size, views)
-                for member in self.members
-            ]
-            return EnsemblePredictor(members, self.weights, self.preprocessing)
-        return self._alone(device, tiling, batch_size, views)
+        computed_in = choose_precision(precision, torch.device(device))
 
-    def _alone(
-        self, device: torch.device | str, tiling: Tiling, batch_size: int | None, views: Sequence[View]
-    ) -> Predictor:
-        return Predictor(
-            self.load(), self.preprocessing, device=device, tiling=tiling, batch_size=batch_size, views=views
-        )
+        def alone(model: ExportedModel) -> Predictor:
+            return Predictor(
+                model.load(),
+                model.preprocessing,
+                device=device,
+                tiling=model.tiling(tile_size=tile_size, overlap=overlap),
+                batch_size=batch_size,
+                views=views,
+                precision=computed_in,
+            )
+
+        if self.members:
+            return EnsemblePredictor([alone(member) for member in self.members], self.weights, self.preprocessing)
+        return alone(self)
 
 
 def open_model(path: Path) -> ExportedModel:

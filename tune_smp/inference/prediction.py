@@ -67,6 +67,7 @@ def predict_folder(settings: PredictSettings, *, on_image: Callable[[str], None]
         overlap=settings.overlap,
         batch_size=settings.batch_size,
         views=PRESETS[preset],
+        precision=settings.precision,
     )
     pixels = _predict_all(headers.usable, predictor, settings, on_image or _unheard)
     _require_usable(pixels, skip_corrupt=settings.skip_corrupt)

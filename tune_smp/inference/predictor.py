@@ -28,6 +28,7 @@ from tune_smp.inference.sources import PixelSource, PlaneBands
 from tune_smp.inference.tiling import Tiling, choose_tiling
 from tune_smp.inference.views import turned, turned_back
 from tune_smp.training.memory import is_out_of_memory
+from tune_smp.training.precision import FLOAT32, Precision
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class Predictor:
         tiling: Tiling | None = None,
         batch_size: int | None = None,
         views: Sequence[View] = PRESETS["none"],
+        precision: Precision = FLOAT32,
     ) -> None:
         """``model`` gives logits; it goes to the device and into evaluation mode. Defaults: see ``choose_tiling``."""
         self.preprocessing = preprocessing
@@ -64,6 +66,7 @@ class Predictor:
         self._tiling = tiling or choose_tiling(preprocessing)
         self._batch_size = batch_size or (CPU_BATCH_SIZE if self._device.type == "cpu" else GPU_BATCH_SIZE)
         self._views = tuple(views)
+        self._precision = precision
 
     def with_views(self, views: Sequence[View]) -> Self:
         """The same model with other views."""
@@ -137,7 +140,8 @@ class Predictor:
 
     def _activated(self, images: Tensor) -> Tensor:
         """Normalised images (N, C, T, T) → probabilities (N, K, T, T)."""
-        logits: Tensor = self._model(images.contiguous(memory_format=torch.channels_last)).float()
+        with self._precision.context(self._device):
+            logits: Tensor = self._model(images.contiguous(memory_format=torch.channels_last)).float()
         multiclass = self.preprocessing.segmentation_mode == "multiclass"
         return logits.softmax(dim=1) if multiclass else logits.sigmoid()
 

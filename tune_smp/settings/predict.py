@@ -90,6 +90,8 @@ class PredictSettings(Settings):
 
     device: Annotated[Literal["auto", "cpu", "gpu"], About("Machine")] = "auto"
     """Device to predict on; auto takes a GPU where there is one."""
+    precision: Annotated[Literal["auto", "float32", "bfloat16"], About("Machine")] = "auto"
+    """Numerical precision of the model; auto takes bfloat16 where the device is faster in it."""
 
     output_dir: Annotated[Path, AbsolutePath, About("Output", folder="written")]
     """Output folder for the label images."""

@@ -118,7 +118,8 @@ class RunFlags(DataSettings):
     device: Annotated[Literal["auto", "cpu", "gpu"], About("Machine")] = "auto"
     """Device to train on; auto takes a GPU where there is one."""
     precision: Annotated[Literal["auto", "float32", "bfloat16", "float16"], About("Machine")] = "auto"
-    """Numerical precision of the forward pass (mixed precision); auto takes the fastest safe one."""
+    """Numerical precision of the forward pass (mixed precision); auto takes bfloat16 where the
+    device is faster in it (GPUs from Ampere on, CPUs with matrix units)."""
     dashboard: Annotated[bool, About("Machine")] = True
     """Ray dashboard: start it with the run."""
     dashboard_host: Annotated[str, MinLen(1), About("Machine")] = "127.0.0.1"

@@ -25,7 +25,7 @@ from tune_smp.training.metrics import PixelCounts
 from tune_smp.training.optimizers import build_optimizer, learning_rate, load_optimizer_state, set_learning_rate
 from tune_smp.training.precision import choose_device, choose_precision, use_fast_kernels
 from tune_smp.training.pretrained import adopt_weights, load_earlier_run, optimizer_state
-from tune_smp.training.run_state import EpochReport, RunState, Used
+from tune_smp.training.run_state import EpochReport, RunState, Used, format_of
 from tune_smp.training.seeding import seeded
 from tune_smp.training.step import Tiles, TrainingStep
 from tune_smp.training.time_budget import TimeBudget
@@ -66,7 +66,10 @@ class TrainingRun:
         self.shape = ModelShape.of(settings, channels=store.channels, classes=store.class_map.classes)
         self.feed = TileFeed(settings, store, regions, device=self.device)
         self.precision = choose_precision(
-            settings.precision, self.device, needs_closure=settings.optimizer.needs_closure
+            settings.precision,
+            self.device,
+            needs_closure=settings.optimizer.needs_closure,
+            before=format_of(state),
         )
         starts_from_weights = state is None and settings.pretrained_model is None
         self.model = self._new_model(load_weights=starts_from_weights)
@@ -110,7 +113,7 @@ class TrainingRun:
             "learningRate": self.settings.resolved_learning_rate,
             "weightDecay": float(group.get("weight_decay", 0.0)),
             "device": torch.cuda.get_device_name(self.device) if is_gpu else self.device.type,
-            "precision": str(self.precision.autocast or torch.float32).removeprefix("torch."),
+            "precision": self.precision.name,
             "threads": torch.get_num_threads(),
         }
 
@@ -315,6 +318,8 @@ class TrainingRun:
         self.best_epoch, self.best_metric = state["best_epoch"], state["best_metric"]
         self.history = list(state["history"])
         self._notes = tuple(state["notes"])
+        if (before := format_of(state)) not in (None, self.precision.name):
+            self._notes += (f"resumed in {self.precision.name}: this machine is slower in {before}, as the run began",)
         if self.settings.segmentation_mode != "multiclass" and any("thresholds" not in row for row in self.history):
             # Begun by a version that knew 0.5 alone: epochs are comparable at one kind of threshold only.
             self._thresholds = (DEFAULT_THRESHOLD,) * self.shape.classes

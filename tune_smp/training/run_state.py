@@ -100,6 +100,11 @@ def best_report(state: RunState) -> EpochReport:
     return report
 
 
+def format_of(state: RunState | None) -> str | None:
+    """The number format in which a run was computed, as ``--precision`` names it; None where that is not known."""
+    return state["used"]["precision"] if state is not None and "used" in state else None
+
+
 def metric_at_half(report: EpochReport, metric: Metric) -> float:
     """The metric of an epoch where a class is predicted above probability 0.5."""
     return float(dict[str, Any](report)[metric.column])

@@ -72,7 +72,7 @@ class TrainingStep:
         self.notes: tuple[str, ...] = ()
         self._tolerates_single_tiles = False
         self._parameters = tuple(model.parameters())  # a walk through all modules, a millisecond
-        self._device_type = self._parameters[0].device.type
+        self._device = self._parameters[0].device
 
     def __call__(self, tiles: Tiles) -> Tensor:
         """Make one step; the batch's loss before the update, on the device.
@@ -116,8 +116,7 @@ class TrainingStep:
 
     def in_format(self) -> torch.autocast:
         """Within, the model computes in the number format of this run."""
-        dtype = self.precision.autocast
-        return torch.autocast(self._device_type, dtype, enabled=dtype is not None)
+        return self.precision.context(self._device)
 
     def state_dict(self) -> StepState:
         """Return the optimizer's state, and how batches are split to fit into memory. The tensors are the live ones."""

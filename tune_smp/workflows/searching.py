@@ -55,6 +55,8 @@ if TYPE_CHECKING:
 
 # How often a cluster's nodes are counted.
 NODES_EVERY_S = 5.0
+# Share of the time of a search in which its trials may be looked at, to see how long the rest will take.
+LOOKS = 0.05
 # What a trial's command line need not say: it does not change the numbers.
 NOT_REPRODUCED = ("overwrite", "debug", "dashboard", "dashboardHost", "dashboardPort", "cacheDir")
 
@@ -151,7 +153,7 @@ class SpaceSearch(Task):
                 scheduler=no_scheduler(),
                 time_budget_s=left,
                 # The runs were planned to fit: one that takes longer is not thrown away, and the refit is shorter.
-                reserve=lambda: 0.5 * refit_seconds(self.settings, study.records()),
+                reserve=_kept_up(study, lambda records: 0.5 * refit_seconds(self.settings, records)),
             )
 
     @property
@@ -208,23 +210,13 @@ class SpaceSearch(Task):
             name=self.storage.name,
             room=self._room(share),
             time_budget_s=self.settings.time_budget_s,
-            reserve=self._reserve(study, concurrency=share.concurrency),
+            reserve=_kept_up(study, lambda records: self._for_final_and_refit(records, concurrency=share.concurrency)),
         )
 
-    def _reserve(self, study: Study, *, concurrency: int) -> Callable[[], float]:
-        """The seconds to be left for final and refit; what a run takes is known better after each trial."""
-        known_with, reserve = -1, 0.0
-
-        def seconds() -> float:
-            nonlocal known_with, reserve
-            if study.ended() != known_with:
-                known_with, records = study.ended(), study.records()
-                run = seconds_of_a_run(self.settings, records)
-                reserve = final_seconds(self.settings, run, concurrency=concurrency)
-                reserve += refit_seconds(self.settings, records)
-            return reserve
-
-        return seconds
+    def _for_final_and_refit(self, records: Sequence[TrialRecord], *, concurrency: int) -> float:
+        """The seconds that final and refit will take; what a run takes is known better after each trial."""
+        run = seconds_of_a_run(self.settings, records)
+        return final_seconds(self.settings, run, concurrency=concurrency) + refit_seconds(self.settings, records)
 
     def _room(self, share: TrialShare) -> Callable[[], int]:
         """How many trials can run at once: asked again and again, as nodes of a cluster come and go."""
@@ -355,6 +347,26 @@ class SpaceSearch(Task):
         where = str(log if log.exists() else self.folder.logs)
         more = f" for every trial's reason; {self.resume_hint}" if summary.state == "out_of_time" else ""
         return Problem(f"no trial succeeded: {summary.reason}", where, f"see trials.csv{more}")
+
+
+def _kept_up(study: Ledger, seconds: Callable[[Sequence[TrialRecord]], float]) -> Callable[[], float]:
+    """Return what ``seconds`` makes of the trials so far, asked at every event of a search.
+
+    They are looked at again when more have ended, but in a twentieth of the time at most: a look at 10,000 trials takes
+    long enough to slow the search down.
+    """
+    ended, value, next_look = -1, 0.0, 0.0
+
+    def kept_up() -> float:
+        nonlocal ended, value, next_look
+        begun = time.monotonic()
+        if study.ended() != ended and begun >= next_look:
+            ended, value = study.ended(), seconds(study.records())
+            took = time.monotonic() - begun
+            next_look = begun + took / LOOKS
+        return value
+
+    return kept_up
 
 
 def _is_run_of(number: int, record: TrialRecord) -> bool:
