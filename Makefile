@@ -41,8 +41,10 @@ test-catalogue: install
 demo: install
 	$(BIN)/tune-smp demo --outputDir $(DEMO)
 
+# A quarter of an hour, alone on two cores.
 bench: install
-	$(BIN)/python benchmarks/epoch_overhead.py
+	$(BIN)/python -m pip install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) --editable '.[bench]'
+	$(BIN)/python -m benchmarks.table
 
 bench-search: install
 	$(BIN)/python benchmarks/search_overhead.py

@@ -13,14 +13,14 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
 from tune_smp.data.pairing.collection import find_pairs
-from tune_smp.data.split import split_regions
-from tune_smp.data.store.image_store import open_or_build
+from tune_smp.data.split import Region, split_regions
+from tune_smp.data.store.image_store import ImageStore, open_or_build
 from tune_smp.data.synthetic import write_nuclei
 from tune_smp.settings.run import RunSettings
 from tune_smp.training.builders import build_model
@@ -38,11 +38,11 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:
-        run = build_run(options, Path(folder))
+        run = TrainingRun(*prepare(options, Path(folder)))
         compare(run, options.rounds)
 
 
-def parse() -> argparse.Namespace:
+def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--architecture", default="Unet")
     parser.add_argument("--encoder", default="MobileNet,timm-mobilenetv3_small_100,random")
@@ -56,10 +56,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=10, help="training steps per epoch")
     parser.add_argument("--rounds", type=int, default=5, help="epochs of each side")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: torch's own choice")
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
-def build_run(options: argparse.Namespace, folder: Path) -> TrainingRun:
+def prepare(options: argparse.Namespace, folder: Path) -> tuple[RunSettings, ImageStore, tuple[Region, ...]]:
+    """Write the images; what a run is made from."""
     write_nuclei(folder, count=options.images, size=(options.image_size, options.image_size))
     settings = RunSettings(
         images_dir=folder / "images",
@@ -83,7 +84,7 @@ def build_run(options: argparse.Namespace, folder: Path) -> TrainingRun:
     store = open_or_build(collection, mode="binary", cache_dir=folder / "cache")
     names = [pair.name for pair in collection.pairs]
     regions = split_regions(store.sizes, names=names, train_fraction=settings.train_fraction, seed=0)
-    return TrainingRun(settings, store, regions)
+    return settings, store, tuple(regions)
 
 
 def bare_epoch(run: TrainingRun) -> Callable[[], None]:

@@ -29,7 +29,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from benchmarks.epoch_overhead import build_run, timed, wait
+from benchmarks.epoch_overhead import prepare, timed, wait
 from tune_smp.training.builders import build_model
 from tune_smp.training.losses import build_loss
 from tune_smp.training.optimizers import build_optimizer
@@ -98,7 +98,7 @@ def make_run(options: argparse.Namespace, network: str, tile: int, folder: Path)
         **{"augmentation": "medium", "device": "auto", "tile_size": tile, "batch_size": options.batch_size},
         steps=STEPS,
     )
-    return build_run(wanted, folder)
+    return TrainingRun(*prepare(wanted, folder))
 
 
 def new_model(run: TrainingRun) -> nn.Module:

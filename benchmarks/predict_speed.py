@@ -23,7 +23,7 @@ from benchmarks.growth import write_images
 from tune_smp.data.tiles import windows
 from tune_smp.inference.model_folder import open_model
 from tune_smp.inference.predictor import CPU_BATCH_SIZE, GPU_BATCH_SIZE
-from tune_smp.training.precision import choose_device, use_fast_kernels
+from tune_smp.training.precision import choose_device, choose_precision, use_fast_kernels
 
 SMALL_IMAGES, SMALL_SIDE = 10, 512  # px
 
@@ -58,8 +58,8 @@ def seconds(work: Callable[[], object]) -> tuple[float, float]:
     return time.perf_counter() - begun[0], time.process_time() - begun[1]
 
 
-def compare(run: Path, folder: Path, *, count: int, side: int, rounds: int) -> None:
-    """Print a row: megapixels per second, and the share of the forward passes."""
+def sides(run: Path, folder: Path, *, count: int, side: int) -> tuple[Callable[[], None], Callable[[], None]]:
+    """``predict`` on new images in the folder, and as many forward passes."""
     write_images(folder, count=count, side=side)
     device = choose_device("auto")
     use_fast_kernels(device)
@@ -75,7 +75,8 @@ def compare(run: Path, folder: Path, *, count: int, side: int, rounds: int) -> N
     def forward() -> None:
         for _ in range(count):
             for first in range(0, tiles, size):
-                model(batch[: tiles - first])
+                with choose_precision("auto", device).context(device):
+                    model(batch[: tiles - first])
 
     def predict() -> None:
         images = folder / "images"
@@ -83,6 +84,12 @@ def compare(run: Path, folder: Path, *, count: int, side: int, rounds: int) -> N
             model=run, images_dir=images, images_pattern="{i:d+}.tif", output_dir=folder / "out", overwrite=True
         )
 
+    return predict, forward
+
+
+def compare(run: Path, folder: Path, *, count: int, side: int, rounds: int) -> None:
+    """Print a row: megapixels per second, and the share of the forward passes."""
+    predict, forward = sides(run, folder, count=count, side=side)
     taken: dict[str, list[tuple[float, float]]] = {"forward": [], "predict": []}
     forward()
     for _ in range(rounds):
@@ -94,8 +101,8 @@ def compare(run: Path, folder: Path, *, count: int, side: int, rounds: int) -> N
     )
     speed = count * side**2 / 1e6 / median(whole for whole, _ in taken["predict"])
     print(
-        f"| {device.type} | {count} of {side} px | {speed:.2f} Mpx/s | {median(wall):.2f} ({min(wall):.2f} to "
-        f"{max(wall):.2f}) | {median(cpu):.2f} ({min(cpu):.2f} to {max(cpu):.2f}) |",
+        f"| {choose_device('auto').type} | {count} of {side} px | {speed:.2f} Mpx/s | {median(wall):.2f} "
+        f"({min(wall):.2f} to {max(wall):.2f}) | {median(cpu):.2f} ({min(cpu):.2f} to {max(cpu):.2f}) |",
         flush=True,
     )
 

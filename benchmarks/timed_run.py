@@ -28,15 +28,18 @@ SECONDS = 600.0
 RESNET, REGNET = "ResNet,resnet18,random", "RegNet(x/y),timm-regnetx_002,random"
 _REGNET: Mapping[str, Scalar] = {"encoderBaseVariantWeights": REGNET, "augmentation": "medium"}
 _REGNET_192: Mapping[str, Scalar] = {**_REGNET, "tileSize": 192, "batchSize": 4}
+_DEFAULT: Mapping[str, Scalar] = {
+    "encoderBaseVariantWeights": RESNET,
+    "decoderChannels": 256,
+    "learningRate": 1e-3,
+    "batchSize": 16,
+    "lossName": "JaccardLoss",
+    "augmentation": "medium",
+}
 RUNS: Mapping[str, Mapping[str, Scalar]] = {
-    "default": {
-        "encoderBaseVariantWeights": RESNET,
-        "decoderChannels": 256,
-        "learningRate": 1e-3,
-        "batchSize": 16,
-        "lossName": "JaccardLoss",
-        "augmentation": "medium",
-    },
+    "default": _DEFAULT,
+    "default, batches of 4": {**_DEFAULT, "batchSize": 4},
+    "default, batches of 8": {**_DEFAULT, "batchSize": 8},
     "mobilenet": {"augmentation": "medium"},
     "mobilenet, augmentation none": {"augmentation": "none"},
     "resnet18, decoder 64": {"encoderBaseVariantWeights": RESNET, "augmentation": "medium", "learningRate": 1e-3},
