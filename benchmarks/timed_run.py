@@ -39,7 +39,7 @@ _DEFAULT: Mapping[str, Scalar] = {
 RUNS: Mapping[str, Mapping[str, Scalar]] = {
     "default": _DEFAULT,
     "default, batches of 4": {**_DEFAULT, "batchSize": 4},
-    "default, batches of 8": {**_DEFAULT, "batchSize": 8},
+    "default, learning rate 0.004": {**_DEFAULT, "learningRate": 4e-3},
     "mobilenet": {"augmentation": "medium"},
     "mobilenet, augmentation none": {"augmentation": "none"},
     "resnet18, decoder 64": {"encoderBaseVariantWeights": RESNET, "augmentation": "medium", "learningRate": 1e-3},

@@ -93,7 +93,7 @@ def test_a_run_that_resumes_elsewhere_keeps_its_format_where_it_can(
     monkeypatch.setattr(precision, "cpu_is_faster_in_bfloat16", lambda: fast_there)
     resumed = TrainingRun(settings, store, regions, state=begun.state_dict())
     assert resumed.used["precision"] == ("bfloat16" if fast_here and fast_there else "float32")
-    noted = any("resumed in float32: this machine is slower in bfloat16" in note for note in resumed.notes)
+    noted = any("resumed in float32: the run began in bfloat16" in note for note in resumed.notes)
     assert noted == (fast_here and not fast_there)
     resumed.run_epoch()
 

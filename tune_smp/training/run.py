@@ -319,7 +319,7 @@ class TrainingRun:
         self.history = list(state["history"])
         self._notes = tuple(state["notes"])
         if (before := format_of(state)) not in (None, self.precision.name):
-            self._notes += (f"resumed in {self.precision.name}: this machine is slower in {before}, as the run began",)
+            self._notes += (f"resumed in {self.precision.name}: the run began in {before}, which is slower here",)
         if self.settings.segmentation_mode != "multiclass" and any("thresholds" not in row for row in self.history):
             # Begun by a version that knew 0.5 alone: epochs are comparable at one kind of threshold only.
             self._thresholds = (DEFAULT_THRESHOLD,) * self.shape.classes
