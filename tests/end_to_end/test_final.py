@@ -110,6 +110,7 @@ def test_the_table_names_the_runs_of_the_final(with_final: Finished) -> None:
     assert "Final" in report
 
 
+@pytest.mark.timeout(600)  # three programs, one after the other, each with a bound of its own
 def test_wherever_the_driver_dies_the_final_and_the_refit_are_resumed(
     nuclei: Path,
     tmp_path: Path,
