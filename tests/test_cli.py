@@ -281,14 +281,18 @@ def test_file_names_that_are_not_text(tmp_path: Path) -> None:
     ids=words_of,
 )
 def test_answers_at_once(words: list[str]) -> None:
-    def seconds() -> float:
+    """In half a second of CPU time; on a machine that takes more than a third of that to start with numpy and pydantic,
+    in three times as long as that."""
+
+    def seconds(*program: str) -> float:
         """Of CPU time: what a busy machine adds to the wall clock is not the program's."""
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, "-m", "tune_smp", *words], capture_output=True, check=False, timeout=10)
+        subprocess.run([sys.executable, *program], capture_output=True, check=False, timeout=10)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
-    assert min(seconds() for _ in range(3)) < 0.5
+    least = min(seconds("-m", "tune_smp", *words) for _ in range(3))
+    assert least < 0.5 or least < 3 * min(seconds("-c", "import numpy, pydantic") for _ in range(3))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -65,7 +66,7 @@ class Looked:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, seconds: float) -> None:
         self.count, self.looks, self.now, self._seconds = 0, 0, 100.0, seconds
-        monkeypatch.setattr("tune_smp.workflows.searching.time.monotonic", lambda: self.now)
+        monkeypatch.setattr("tune_smp.workflows.searching.time", SimpleNamespace(monotonic=lambda: self.now))
 
     def ended(self) -> int:
         return self.count
