@@ -1,8 +1,8 @@
 """One table: this program beside the arithmetic alone and beside what people write (``benchmarks/peers.py``).
 
 Both sides of a row do the same work in one process on one machine, in turns; the ratio is that of their speeds, above 1
-where this program is faster. Prints the rows as they are measured, keeps them as JSON with the device and the versions,
-and draws docs/performance.svg. About a quarter of an hour, alone on two cores.
+where this program is faster. Prints the rows as they are measured, and keeps them as JSON with the device and the
+versions; ``--draw`` makes docs/performance.svg of that. About a quarter of an hour, alone on two cores.
 
     python -m benchmarks.table [--rows 1,3] [--json FILE]
     python -m benchmarks.table --draw FILE
