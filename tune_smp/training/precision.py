@@ -75,8 +75,8 @@ def cpu_is_faster_in_bfloat16() -> bool:
     """Whether training takes this CPU less time in bfloat16 than in float32.
 
     With matrix units (AMX) it does, 1.4 to 2.7 times less; without any instructions for the format it takes ten times
-    as long. With vector instructions alone (AVX512-BF16, those of Arm) both formats are timed once, in seconds. An older
-    torch that cannot be asked leaves it at float32.
+    as long. With vector instructions alone (AVX512-BF16, those of Arm) both formats are timed once, in seconds. An
+    older torch that cannot be asked leaves it at float32.
     """
     can = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     if can.get("amx_bf16"):
