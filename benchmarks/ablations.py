@@ -36,7 +36,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel
 
-from benchmarks.kept_back import COLLECTIONS, split
+from benchmarks.kept_back import COLLECTIONS, data_flags, split
 from benchmarks.recording import own_part, recording_parser
 from benchmarks.scoring import rounded, scores
 from benchmarks.tables import rows_of
@@ -144,12 +144,10 @@ def _last_tenth(averaged: Any, current: Any, steps: Any) -> None:
 def recorded(data: Path, job: Job) -> list[tuple[Any, ...]]:
     """Train once; a row for each epoch and version, with scores of the images kept back for its best epoch."""
     experiment, name, loss, seed = job
-    length, folder = EXPERIMENTS[experiment], str(data / name)
-    flags = {**COLLECTIONS[name], **RUN, "imagesDir": folder, "labelsDir": folder, "outputDir": folder}
+    length, folder = EXPERIMENTS[experiment], data / name
+    flags = {**data_flags(folder, name), **RUN, "outputDir": str(folder)}
     flags |= {"stepsPerEpoch": length.steps, "maxEpochs": length.epochs}
-    settings = RunSettings.from_flags(
-        {**flags, "segmentationMode": name.rpartition("-")[2], "lossName": loss, "seed": seed}
-    )
+    settings = RunSettings.from_flags({**flags, "lossName": loss, "seed": seed})
     store = open_store(settings, find_collection(settings))
     train, validation, kept = split(store, settings)
     run = TrainingRun(settings, store, train + validation)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,12 @@ COLLECTIONS: Mapping[str, Mapping[str, Any]] = {
 }
 TILE_SIZE = 128  # px, in which images are counted
 VALIDATION_TILES, KEPT_TILES = 112, 224  # at most, so that most of the time goes into training
+
+
+def data_flags(folder: Path, collection: str) -> dict[str, Any]:
+    """The flags that describe a collection, whose images and labels lie in ``folder``."""
+    mode = collection.rpartition("-")[2]
+    return {"imagesDir": str(folder), "labelsDir": str(folder), "segmentationMode": mode, **COLLECTIONS[collection]}
 
 
 def split(store: ImageStore, settings: RunSettings) -> tuple[list[Region], list[Region], list[Region]]:

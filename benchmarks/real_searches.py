@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 import tune_smp
-from benchmarks.kept_back import COLLECTIONS
+from benchmarks.kept_back import COLLECTIONS, data_flags
 from tune_smp.choices.metrics import METRICS
 from tune_smp.data.labels import Mode
 from tune_smp.data.opening import find_collection, open_store
@@ -48,11 +48,6 @@ COMMANDS = ("search", "train")
 KEY = ("command", "collection", "seed", "minutes")
 
 Record = Mapping[str, Any]
-
-
-def data_flags(folder: Path, collection: str) -> dict[str, Any]:
-    mode = collection.rpartition("-")[2]
-    return {"imagesDir": folder, "labelsDir": folder, "segmentationMode": mode, **COLLECTIONS[collection]}
 
 
 def default_flags(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ import torch
 from typing_extensions import override
 
 from benchmarks.ablations import show
-from benchmarks.kept_back import COLLECTIONS, split
+from benchmarks.kept_back import data_flags, split
 from benchmarks.recording import own_part, recording_parser
 from benchmarks.scoring import rounded, scores
 from benchmarks.tables import add_row, rows_of
@@ -115,13 +115,10 @@ def table_of(collection: str) -> Path:
 
 
 def recorded_space(data: Path, collection: str, seed: int = 0, *, seconds: float = SECONDS) -> SearchSpace:
-    folder = str(data / collection)
+    folder = data / collection
     flags = {
-        **COLLECTIONS[collection],
-        "imagesDir": folder,
-        "labelsDir": folder,
-        "segmentationMode": collection.rpartition("-")[2],
-        "outputDir": folder,
+        **data_flags(folder, collection),
+        "outputDir": str(folder),
         "timeBudget": f"{seconds:g}",
         "device": "cpu",
         "seed": seed,

@@ -1,11 +1,12 @@
 """What an earlier program, which cannot be told a time, reaches in the ten CPU minutes of ``timed_run.py``.
 
-A script that runs with that program instead of the installed one. Its training is stopped after as many CPU seconds;
-`EPOCHS` of twenty steps just fit into them on one thread of a machine that another run keeps busy, so that its schedule
-ends with the time. Adds a row for each seed: steps of the best epoch, its metric, and the metric on images kept back.
+A script that runs with that program instead of the installed one. Its training is stopped after as many CPU seconds.
+``--epochs``, of twenty steps, must be as many as just fit into them on one thread of this machine, so that its schedule
+ends with the time: 9 on an EPYC without AVX-512, 20 on one with AVX512-BF16, both kept busy by another run. Adds a row
+for each seed: steps of the best epoch, its metric, and the metric on images kept back.
 
     git archive 8071003 | tar x -C FOLDER
-    PYTHONPATH=FOLDER python benchmarks/timed_before.py --data COLLECTIONS [--part 0/2]
+    PYTHONPATH=FOLDER python benchmarks/timed_before.py --data COLLECTIONS [--epochs 20] [--part 0/2]
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import torch
 
 sys.path.append(str(Path(__file__).parents[1]))  # after PYTHONPATH's: benchmarks of here, the program of there
 
-from benchmarks.kept_back import COLLECTIONS, split
+from benchmarks.kept_back import data_flags, split
 from benchmarks.recording import own_part, recording_parser
 from benchmarks.tables import add_row
 from tune_smp.data.opening import find_collection, open_store
@@ -27,28 +28,25 @@ from tune_smp.settings.run import RunSettings
 from tune_smp.training.run import TrainingRun
 
 TABLE = Path(__file__).parent / "data" / "timed_before.csv"
-COLUMNS = ("program", "seed", "steps", "metric", "kept")
+COLUMNS = ("program", "epochs", "seed", "steps", "metric", "kept")
 COLLECTION = "nuclei-binary"
 SECONDS = 600.0
-EPOCHS, STEPS = 9, 20
+STEPS = 20
 SEEDS = range(3)
 
 
-def record(data: Path, seed: int) -> None:
+def record(data: Path, seed: int, *, epochs: int) -> None:
     """Train the default of its space `quick` once, and add a row."""
-    folder = str(data / COLLECTION)
+    folder = data / COLLECTION
     flags = {
-        **COLLECTIONS[COLLECTION],
-        "imagesDir": folder,
-        "labelsDir": folder,
-        "outputDir": folder,
-        "segmentationMode": COLLECTION.rpartition("-")[2],
+        **data_flags(folder, COLLECTION),
+        "outputDir": str(folder),
         "encoderBaseVariantWeights": "ResNet,resnet18,random",
         "tileSize": 128,
         "batchSize": 16,
         "stepsPerEpoch": STEPS,
-        "maxEpochs": EPOCHS,
-        "patience": EPOCHS,
+        "maxEpochs": epochs,
+        "patience": epochs,
         "device": "cpu",
         "seed": seed,
     }
@@ -68,15 +66,17 @@ def record(data: Path, seed: int) -> None:
     unseen = TrainingRun(settings, store, train + kept)
     unseen.model.load_state_dict(best["model"])
     iou = cast(float, unseen.validate(settings.metric))  # type: ignore[arg-type]  # of that program
-    values = ("before", seed, best["epoch"] * STEPS, round(best["best_metric"], 5), round(iou, 5))
+    values = ("before", epochs, seed, best["epoch"] * STEPS, round(best["best_metric"], 5), round(iou, 5))
     add_row(TABLE, COLUMNS, dict(zip(COLUMNS, values, strict=True)))
 
 
 def main() -> None:
-    arguments = recording_parser(__doc__).parse_args()
+    parser = recording_parser(__doc__)
+    parser.add_argument("--epochs", type=int, default=9)
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
     for seed in own_part(SEEDS, arguments.part):
-        record(arguments.data.resolve(), seed)
+        record(arguments.data.resolve(), seed, epochs=arguments.epochs)
 
 
 if __name__ == "__main__":

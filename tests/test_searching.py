@@ -115,7 +115,17 @@ def test_a_trial_has_one_gpu_at_most(tmp_path: Path) -> None:
         SettingsError, match=r"trains on one GPU, of 2 the others.*\n.*--gpusPerTrial 2.0\n.*as many trials"
     ):
         settings(tmp_path, gpusPerTrial="2")
-    assert settings(tmp_path, gpusPerTrial="0.5").gpus_per_trial == 0.5
+    assert settings(tmp_path, gpusPerTrial="0.5").asked_gpus == 0.5
+
+
+def test_auto_asks_for_no_number_of_gpus(tmp_path: Path) -> None:
+    asked = settings(tmp_path, gpusPerTrial="auto")
+    assert asked.asked_gpus is None
+    assert SearchSettings.from_json(asked.to_json()).gpus_per_trial == "auto"
+    with pytest.raises(SettingsError) as error:
+        settings(tmp_path, gpusPerTrial="many")
+    (problem,) = error.value.problems
+    assert problem.problem == "--gpusPerTrial must be a number >= 0 or auto, got many"
 
 
 def test_a_trial_in_seconds_needs_to_know_how_many(tmp_path: Path) -> None:

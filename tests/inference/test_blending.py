@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +20,7 @@ def blended(field: np.ndarray, *, tile: int, overlap: int) -> list[Rows]:
     for window in windows(height, width, tile=tile, overlap=overlap):
         padded = np.full((classes, tile, tile), 1e9, np.float32)
         padded[:, : window.height, : window.width] = field[:, *window.slices]
-        if (rows := blender.add(window, padded)) is not None:
+        if (rows := blender.add(window, torch.from_numpy(padded))) is not None:
             strips.append(rows)
     return [*strips, blender.finish(height)]
 
@@ -41,8 +42,8 @@ def test_tiles_of_a_field_blend_into_that_field(
 
 def test_the_middle_of_a_tile_counts_more_than_its_edge() -> None:
     blender = RowBlender(plane=0, classes=1, width=48, tile=32, overlap=16)
-    blender.add(Window(0, 0, 32, 32), np.zeros((1, 32, 32), np.float32))
-    blender.add(Window(0, 16, 32, 32), np.ones((1, 32, 32), np.float32))
+    blender.add(Window(0, 0, 32, 32), torch.zeros(1, 32, 32))
+    blender.add(Window(0, 16, 32, 32), torch.ones(1, 32, 32))
 
     row = blender.finish(32).probabilities[0, 16]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -110,6 +110,31 @@ def test_rows_of_every_plane_arrive_in_the_file(
             np.testing.assert_array_equal(
                 reader.read(plane), to_labels(wanted, model) if output == "labels" else wanted
             )
+
+
+def test_a_strip_that_cannot_be_written_ends_the_prediction(
+    tmp_path: Path, make_preprocessing: Callable[..., Any]
+) -> None:
+    model: Preprocessing = make_preprocessing("binary")
+    predicted = 0
+
+    def rows() -> Iterator[Rows]:
+        nonlocal predicted
+        for y in range(0, 200, 20):
+            predicted += 1
+            yield Rows(0, y + 1, np.zeros((1, 20, 33), np.float32))  # not where the row before ended
+
+    with pytest.raises(ValueError, match="do not follow"):
+        write_rows(
+            rows(),
+            tmp_path / "a.ome.tif",
+            info=ImageInfo(1, 200, 33, 1, np.dtype(np.uint8)),
+            preprocessing=model,
+            output="labels",
+        )
+
+    assert predicted == 2  # the second was predicted while the first was written
+    assert list(tmp_path.iterdir()) == []
 
 
 def micrographs(folder: Path) -> None:

@@ -13,10 +13,7 @@ import pytest
 import ray
 from typing_extensions import override
 
-from tune_smp.data.pairing.collection import find_pairs
-from tune_smp.data.split import Region, write_split
-from tune_smp.data.store.image_store import open_or_build
-from tune_smp.data.synthetic import write_nuclei
+from tests.tuning.trials import tiny_trial
 from tune_smp.errors import DataError, Problem, ResourceError
 from tune_smp.settings.run import RunSettings
 from tune_smp.tuning.cluster import local_ray
@@ -84,7 +81,7 @@ def test_ray_starts_no_process_that_nobody_uses(one_ray: None) -> None:
 
 def test_a_listener_hears_everything_of_the_one_trial(one_ray: None, tmp_path: Path) -> None:
     heard = Heard()
-    assert run_alone(_tiny_trial(tmp_path), tmp_path, heard) == "completed"
+    assert run_alone(tiny_trial(tmp_path), tmp_path, heard) == "completed"
     assert heard.epochs == [1, 2]
     (record,) = heard.ended
     assert (record.number, record.state, record.epochs, record.error) == (0, "completed", 2, None)
@@ -93,7 +90,7 @@ def test_a_listener_hears_everything_of_the_one_trial(one_ray: None, tmp_path: P
 
 
 def test_an_error_of_ours_comes_back_whole_and_is_not_tried_again(one_ray: None, tmp_path: Path) -> None:
-    config = dataclasses.replace(_tiny_trial(tmp_path), split=tmp_path / "no split")
+    config = dataclasses.replace(tiny_trial(tmp_path), split=tmp_path / "no split")
     heard = Heard()
     run_alone(config, tmp_path, heard)
     (record,) = heard.ended
@@ -113,7 +110,7 @@ def test_an_error_of_ours_in_the_driver_is_raised_as_it_is(one_ray: None, tmp_pa
             raise ResourceError(Problem("cannot write the file: No space left on device", "history.csv"))
 
     with pytest.raises(ResourceError, match="No space left") as error:
-        run_alone(_tiny_trial(tmp_path), tmp_path, Full())
+        run_alone(tiny_trial(tmp_path), tmp_path, Full())
     assert error.value.exit_code == 5
 
 
@@ -143,32 +140,6 @@ def test_the_reason_of_a_failure_is_that_of_the_last_try_in_a_line(text: str, re
     assert failure_reason(text) == reason
 
 
-def _tiny_trial(folder: Path) -> TrialConfig:
-    write_nuclei(folder, count=2, size=(32, 32))
-    settings = RunSettings(
-        images_dir=folder,
-        labels_dir=folder,
-        images_pattern="nuclei_{i:d+}.tif",
-        labels_pattern="nuclei_{i:d+}.tif",
-        segmentation_mode="binary",
-        encoder_base_variant_weights="Test,tu-test_efficientnet,random",
-        tile_size=32,
-        batch_size=2,
-        max_epochs=2,
-        output_dir=folder / "out",
-    )
-    collection = find_pairs(
-        settings.images_folder,
-        settings.labels_folder,
-        images_pattern=settings.images_pattern,
-        labels_pattern=settings.labels_pattern,
-    )
-    store = open_or_build(collection, mode="binary", cache_dir=folder / "cache")
-    regions = [Region(0, 0, 32, 0, 32, "train"), Region(1, 0, 32, 0, 32, "validation")]
-    write_split(folder / "split.csv", regions, store.collection)
-    return TrialConfig(settings.to_json(), store=store.path, split=folder / "split.csv", number=0)
-
-
 def test_a_refusal_travels_as_plain_values() -> None:
     error = ResourceError([Problem("one", "here", "do this"), Problem("two")])
     back = refusal_from_plain(_as_plain(error))
@@ -183,7 +154,7 @@ class TestSetUp:
         def fail(_: TrialConfig) -> None:
             raise error
 
-        monkeypatch.setattr("tune_smp.tuning.trainable._build", fail)
+        monkeypatch.setattr("tune_smp.tuning.trainable.build_run", fail)
         trainable = SmpTrainable.__new__(SmpTrainable)
         trainable.setup({"trial": TrialConfig({}, Path("store"), Path("split.csv"))})
         return trainable.step()

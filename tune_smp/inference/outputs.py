@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -75,16 +76,31 @@ def to_labels(probabilities: NDArray[np.float32], preprocessing: Preprocessing) 
 def write_rows(
     rows: Iterable[Rows], path: Path, *, info: ImageInfo, preprocessing: Preprocessing, output: Output
 ) -> None:
-    """Write all rows of one image, of every plane, as labels or as probabilities with a channel per class."""
+    """Write all rows of one image, of every plane, as labels or as probabilities with a channel per class.
+
+    A strip is written while the next one is predicted.
+    """
     labels, class_map = output == "labels", preprocessing.class_map
     dtype = class_map.decode(np.zeros((class_map.classes, 1, 1), np.uint8)).dtype if labels else np.dtype(np.float32)
     channels = 1 if labels and class_map.mode == "multiclass" else class_map.classes
     path.parent.mkdir(parents=True, exist_ok=True)
     shape = info.planes, channels, info.height, info.width
-    with LabelWriter(path, shape=shape, dtype=dtype, times=info.times, calibration=info.calibration) as writer:
-        for strip in rows:
+    with (
+        LabelWriter(path, shape=shape, dtype=dtype, times=info.times, calibration=info.calibration) as writer,
+        ThreadPoolExecutor(1, thread_name_prefix="write") as thread,
+    ):
+
+        def write(strip: Rows) -> None:
             pixels = to_labels(strip.probabilities, preprocessing) if labels else strip.probabilities
             writer.write(pixels, plane=strip.plane, y=strip.y)
+
+        written: Future[None] | None = None
+        for strip in rows:
+            if written is not None:
+                written.result()  # one strip waits at most; raises what writing it raised
+            written = thread.submit(write, strip)
+        if written is not None:
+            written.result()
 
 
 def _shared_outputs(jobs: Iterable[Job]) -> list[Problem]:

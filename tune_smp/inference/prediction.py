@@ -7,11 +7,13 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from concurrent.futures import Future
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tune_smp.choices.views import PRESETS
+from tune_smp.data.ahead import ahead
 from tune_smp.data.pairing.collection import find_images
 from tune_smp.data.preprocessing import Preprocessing
 from tune_smp.data.reading.image_reader import counted_notes
@@ -166,16 +168,34 @@ def _predict_all(
     on_image: Callable[[str], None],
 ) -> _Sorted:
     numbers = itertools.count(1)
+    # The next image is opened and decoded while one is predicted.
+    images = ahead(map(_opened, jobs), count=1)
 
     def predict(job: Job) -> None:
-        number = next(numbers)
-        with StackedReader(job.paths) as reader, closing(predictor.predict(reader)) as rows:
+        number, image = next(numbers), next(images)
+        with image.result() as reader, closing(predictor.predict(reader)) as rows:
             write_rows(
                 rows, job.output, info=reader.info, preprocessing=predictor.preprocessing, output=settings.output
             )
         on_image(f"{number} of {len(jobs)}: {shown(job.name)}")
 
-    return _each(jobs, predict)
+    with closing(images):
+        return _each(jobs, predict)
+
+
+def _opened(job: Job) -> Future[StackedReader]:
+    """The image, its first rows decoded; or what is wrong with it, which ``result`` raises."""
+    opened: Future[StackedReader] = Future()
+    with ExitStack() as on_error:
+        try:
+            reader = on_error.enter_context(StackedReader(job.paths))
+            reader.read_ahead()
+        except DataError as error:
+            opened.set_exception(error)
+        else:
+            on_error.pop_all()
+            opened.set_result(reader)
+    return opened
 
 
 def _each(jobs: Sequence[Job], work: Callable[[Job], None]) -> _Sorted:

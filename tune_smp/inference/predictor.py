@@ -94,7 +94,8 @@ class Predictor:
         tile, overlap = self._tiling.tile_size, self._tiling.overlap
         affine = self._affine(bands, statistics)
         classes = self.preprocessing.class_map.classes
-        blender = RowBlender(plane=plane, classes=classes, width=info.width, tile=tile, overlap=overlap)
+        shape = {"classes": classes, "width": info.width, "tile": tile, "overlap": overlap}
+        blender = RowBlender(plane=plane, **shape, device=self._device)
 
         tiles = _tiles(bands, info.height, info.width, self._tiling)
         # Read and decoded while the model works.
@@ -113,8 +114,8 @@ class Predictor:
             statistics = image_statistics(bands)
         return normalization.affine(statistics)
 
-    def _probabilities(self, tiles: NDArray[Any], affine: Affine) -> NDArray[np.float32]:
-        """Raw tiles (N, C, T, T) → probabilities (N, K, T, T); in halves where the device's memory does not suffice."""
+    def _probabilities(self, tiles: NDArray[Any], affine: Affine) -> Tensor:
+        """Raw tiles (N, C, T, T) → probabilities (N, K, T, T) on the device; in halves where its memory runs out."""
         try:
             return self._forward(tiles, affine)
         except (RuntimeError, MemoryError) as error:
@@ -125,18 +126,16 @@ class Predictor:
         half = len(tiles) // 2
         logger.warning("a batch of %d tiles does not fit into memory: halved", len(tiles))
         torch.cuda.empty_cache()
-        return np.concatenate([self._probabilities(part, affine) for part in (tiles[:half], tiles[half:])])
+        return torch.cat([self._probabilities(part, affine) for part in (tiles[:half], tiles[half:])])
 
     @torch.inference_mode()
-    def _forward(self, tiles: NDArray[Any], affine: Affine) -> NDArray[np.float32]:
+    def _forward(self, tiles: NDArray[Any], affine: Affine) -> Tensor:
         raw = tiles if tiles.dtype == np.uint8 else tiles.astype(np.float32)  # bytes travel to the GPU as bytes
         images = torch.from_numpy(raw).to(self._device).float()
         scale, offset = (torch.from_numpy(constants).to(self._device)[:, None, None] for constants in affine)
         images = images * scale + offset  # (N, C, T, T) normalised
         views = (turned_back(self._activated(turned(images, view)), view) for view in self._views)
-        mean = reduce(torch.add, views) / len(self._views)  # one view after the other: memory for one, not for eight
-        probabilities: NDArray[np.float32] = mean.cpu().numpy()
-        return probabilities
+        return reduce(torch.add, views) / len(self._views)  # one view after the other: memory for one, not for eight
 
     def _activated(self, images: Tensor) -> Tensor:
         """Normalised images (N, C, T, T) → probabilities (N, K, T, T)."""

@@ -130,7 +130,8 @@ class Settings(BaseModel):
     def _field_problems(cls, flags: Mapping[str, Flag], details: Sequence[Mapping[str, Any]]) -> list[Problem]:
         """Unknown flags first: one may be a slip of the pen, and the reason why another one is missing."""
         ordered = sorted(details, key=lambda detail: detail["loc"][0] in flags)
-        return [cls._field_problem(flags, detail["loc"][0], detail) for detail in ordered]
+        # A value that may be a number or a word breaks two rules of one flag.
+        return list(dict.fromkeys(cls._field_problem(flags, detail["loc"][0], detail) for detail in ordered))
 
     @classmethod
     def _field_problem(cls, flags: Mapping[str, Flag], field: int | str, detail: Mapping[str, Any]) -> Problem:

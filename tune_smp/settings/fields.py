@@ -101,24 +101,31 @@ def flags_of(settings: type[BaseModel]) -> tuple[Flag, ...]:
 
 def _flag(name: str, field: FieldInfo) -> Flag:
     about = next(entry for entry in field.metadata if isinstance(entry, About))
-    plain = _without_none(field.annotation)
+    plain, bounds, word = _taken_apart(field.annotation)
     return Flag(
         field=name,
         name=about.flag or flag_name(name),
         kind=_kind(plain),
         required=field.is_required(),
         default="" if field.is_required() else _default(field.default, about),
-        range=_range(field.metadata),
+        range=" or ".join(part for part in (_range([*field.metadata, *bounds]), word) if part),
         choices=about.choices or _literals(plain),
         description=" ".join((field.description or "").split()),
         about=about,
     )
 
 
-def _without_none(annotation: Any) -> Any:
-    if isinstance(annotation, types.UnionType):
-        return next(part for part in typing.get_args(annotation) if part is not types.NoneType)
-    return annotation
+def _taken_apart(annotation: Any) -> tuple[Any, tuple[Any, ...], str]:
+    """The type, what limits it, and the word that may stand in its place; None is left out."""
+    parts = typing.get_args(annotation) if _is_union(annotation) else (annotation,)
+    first, *others = (part for part in parts if part is not types.NoneType)
+    word = " or ".join(name for part in others for name in _literals(part))
+    plain, *bounds = typing.get_args(first) if hasattr(first, "__metadata__") else (first,)
+    return plain, tuple(bounds), word
+
+
+def _is_union(annotation: Any) -> bool:
+    return isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union
 
 
 def _literals(annotation: Any) -> tuple[str, ...]:

@@ -50,7 +50,7 @@ def submitting_needs_an_address(draft: Draft) -> Iterator[Problem]:
 def one_gpu_per_trial(draft: Draft) -> Iterator[Problem]:
     """A training run uses one GPU: more would be set aside and stand idle."""
     gpus = draft.values.get("gpus_per_trial")
-    if gpus is not None and gpus > 1:
+    if gpus not in (None, "auto") and gpus > 1:
         yield Problem(
             f"a trial trains on one GPU, of {gpus:g} the others would stand idle",
             where=draft.where("gpus_per_trial"),
@@ -87,8 +87,11 @@ class SearchSettings(RunFlags):
         int | None, Ge(1), About("Search", unit="cores", absent="what there is, shared out evenly")
     ] = None
     """CPU cores of a trial."""
-    gpus_per_trial: Annotated[float | None, Ge(0), About("Search", absent="1 where there is one, else 0")] = None
-    """GPUs of a trial, at most 1; 0.5 lets two trials share one."""
+    gpus_per_trial: Annotated[
+        Annotated[float, Ge(0)] | Literal["auto"] | None, About("Search", absent="1 where there is one, else 0")
+    ] = None
+    """GPUs of a trial, at most 1; 0.5 lets two trials share one, auto lets as many share one as train more together, by
+    half a minute of measurement before the search."""
     scheduler: Annotated[str, About("Search", choices=tuple(SCHEDULERS), table="schedulers")] = "asha"
     """Trial scheduler: what ends poor trials early."""
     resource: Annotated[Literal["auto", "epochs", "seconds"], About("Search")] = "auto"
@@ -125,6 +128,11 @@ class SearchSettings(RunFlags):
     """Storage folder for the trials' checkpoints, which every node sees."""
     submit: Annotated[bool, About("Search")] = False
     """Submit this command to the cluster at address as a Ray Job, and follow its log."""
+
+    @property
+    def asked_gpus(self) -> float | None:
+        """GPUs of a trial where a number was asked for."""
+        return None if self.gpus_per_trial == "auto" else self.gpus_per_trial
 
     @property
     def planned_trials(self) -> int:

@@ -129,8 +129,8 @@ class SmpTrainable(tune.Trainable):
         logging.getLogger("timm").setLevel(logging.ERROR)
         write_as_the_user_does()
         try:
-            _share_the_machine(trial)
-            self._run: TrainingRun = _build(trial)
+            share_the_machine(trial)
+            self._run: TrainingRun = build_run(trial)
         except Exception as error:  # noqa: BLE001 - sorted out there; what may pass is raised again for Ray
             self._refuse(error, is_set_up=True)
 
@@ -154,7 +154,8 @@ class SmpTrainable(tune.Trainable):
             torch.cuda.empty_cache()
 
 
-def _share_the_machine(trial: TrialConfig) -> None:
+def share_the_machine(trial: TrialConfig) -> None:
+    """Let this process take the cores and the part of the GPU's memory that are the trial's."""
     import torch  # noqa: PLC0415  seconds to import: workers only, never the driver
 
     torch.set_num_threads(trial.cpus)
@@ -162,7 +163,8 @@ def _share_the_machine(trial: TrialConfig) -> None:
         torch.cuda.set_per_process_memory_fraction(trial.gpus)  # the rest is another trial's
 
 
-def _build(trial: TrialConfig) -> TrainingRun:
+def build_run(trial: TrialConfig) -> TrainingRun:
+    """The run of a trial, with the data as this node has it. Raises what ``TrainingRun`` raises."""
     from tune_smp.data.split import read_split  # noqa: PLC0415  the driver needs none of these
     from tune_smp.settings.run import RunSettings  # noqa: PLC0415
     from tune_smp.training import checkpoint  # noqa: PLC0415

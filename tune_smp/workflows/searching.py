@@ -39,6 +39,7 @@ from tune_smp.workflows.final import (
     verdict,
     write_splits,
 )
+from tune_smp.workflows.gpu_sharing import gpus_of_a_trial
 from tune_smp.workflows.preparation import PreparedData
 from tune_smp.workflows.printing import output
 from tune_smp.workflows.search_study import open_study
@@ -80,6 +81,7 @@ class SpaceSearch(Task):
         self.space = space
         self.address = settings.address
         self._began = time.monotonic()
+        self._gpus = settings.asked_gpus
 
     @property
     def storage(self) -> Path:
@@ -166,6 +168,8 @@ class SpaceSearch(Task):
         """Return what a trial gets, after a check that it can be had."""
         from tune_smp.tuning.preflight import check_nodes, check_resources  # noqa: PLC0415  imports ray
 
+        if self.settings.gpus_per_trial == "auto":
+            self._gpus = gpus_of_a_trial(self.settings, self.space, self.data, self.folder, resources.nodes)
         share = self._share_of(resources.nodes)
         check_resources(resources.nodes, cpus=share.cpus, gpus=share.gpus)
         if self.address is not None:
@@ -180,7 +184,7 @@ class SpaceSearch(Task):
         return share_out(
             nodes,
             cpus=self.settings.cpus_per_trial,
-            gpus=self.settings.gpus_per_trial,
+            gpus=self._gpus,
             most=self.settings.max_concurrent_trials,
             with_gpu=self.settings.device != "cpu",
         )
@@ -294,7 +298,7 @@ class SpaceSearch(Task):
             whole or [best.record],
             Proved(metric, count, thresholds),
             seconds=None if (left := self.time_left) is None else max(left - START_S, 0.0),
-            gpus=self.settings.gpus_per_trial,
+            gpus=self.settings.asked_gpus,
             address=self.address,
         )
 

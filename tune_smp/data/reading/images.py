@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -211,12 +211,22 @@ class LabelWriter:
         self._rows[plane] = end
 
     def __enter__(self) -> Self:
-        with self._disk_errors():
-            self._folder = Path(tempfile.mkdtemp(prefix=".tune-smp-", dir=self.path.parent))
+        with ExitStack() as opened:
+            # Not around each strip: the filters are the whole process's, and strips may be written in another thread.
+            opened.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", message="Object at OME is not recognized")  # bfio's own metadata folder
+            with self._disk_errors():
+                self._folder = Path(tempfile.mkdtemp(prefix=".tune-smp-", dir=self.path.parent))
+            opened.callback(shutil.rmtree, self._folder, ignore_errors=True)
+            self._writer = self._new_writer()
+            self._opened = opened.pop_all()
+        return self
+
+    def _new_writer(self) -> Any:
         # A fixed name: the image's own may be too long with anything added, or have characters that OME-XML lacks.
         self._temporary = self._folder / ("labels.ome.tif" if self._is_tiff else "labels.ome.zarr")
         planes, channels, height, width = self.shape
-        self._writer = _bfio().BioWriter(
+        return _bfio().BioWriter(
             self._temporary,
             backend="python" if self._is_tiff else "zarr",
             max_workers=1,  # with more, the Zarr writer swallows errors and the TIFF's bytes differ from run to run
@@ -227,19 +237,16 @@ class LabelWriter:
             T=planes // self._depth,
             dtype=self.dtype,
         )
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
+        with self._opened:
             if kind is None:
                 self._publish()
             else:
                 with suppress(Exception):  # the first error is the one to report
                     self._writer.close()
-        finally:
-            shutil.rmtree(self._folder, ignore_errors=True)
 
     def _publish(self) -> None:
         if any(rows != self.shape[2] for rows in self._rows):
@@ -255,8 +262,7 @@ class LabelWriter:
         """Write a strip (C, 1024, width rounded up to whole tiles), zero beyond the image's edges."""
         _, channels, height, width = self.shape
         time, z = divmod(plane, self._depth)
-        with self._disk_errors(), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Object at OME is not recognized")  # bfio's own metadata folder
+        with self._disk_errors():
             for channel in range(channels):
                 block = strip[channel, :, :, None, None, None]  # (Y, X, Z, C, T)
                 if self._is_tiff:
