@@ -24,7 +24,7 @@ import numpy as np
 import tifffile
 from typing_extensions import override
 
-from benchmarks.search_overhead import leave_training_out, ours, resident_mb
+from benchmarks.search_overhead import leave_training_out, mapped_mb, ours, resident_mb
 from tune_smp.data.batches import TrainingTiles
 from tune_smp.data.normalization import Normalizer
 from tune_smp.data.pairing.collection import find_pairs
@@ -93,13 +93,13 @@ def _opening(path: Path) -> float:
 
 def measure_worker(path: Path) -> None:
     """Print the private memory that a fresh process takes to open a store and cut its tiles."""
-    before = _private_mb()
+    before = mapped_mb("Anonymous")
     store = ImageStore.open(path)
     assert store.pairs  # a worker looks its split up among them
-    opened = _private_mb() - before
+    opened = mapped_mb("Anonymous") - before
     for _ in batches(store):
         pass
-    print(f"{opened:.0f} MB | {_private_mb() - before:.0f} MB")
+    print(f"{opened:.0f} MB | {mapped_mb('Anonymous') - before:.0f} MB")
 
 
 def batches(store: ImageStore) -> Iterator[object]:
@@ -114,13 +114,6 @@ def batches(store: ImageStore) -> Iterator[object]:
         steps_per_epoch=BATCHES,
         foreground_fraction=0.33,
     ).epoch(1)
-
-
-def _private_mb() -> float:
-    """What this process alone holds; pages of mapped files belong to all that map them."""
-    rollup = Path("/proc/self/smaps_rollup").read_text(encoding="ascii")
-    kilobytes = next(line.split()[1] for line in rollup.splitlines() if line.startswith("Anonymous:"))
-    return int(kilobytes) / 1e3
 
 
 class Timekeeper(Listener):

@@ -320,6 +320,12 @@ def alone(trials: int, folder: Path) -> None:
     print(told(ours(trials, folder / "ours", MemoryTeller())))
 
 
+def mapped_mb(entry: str, pid: int | str = "self") -> float:
+    """Of a process's memory: ``Anonymous``, what is its own alone, or ``Pss``, its share of what several map."""
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
+    return int(next(line.split()[1] for line in rollup.splitlines() if line.startswith(f"{entry}:"))) / 1e3
+
+
 def resident_mb() -> float:
     return float(psutil.Process().memory_info().rss) / 1e6
 
