@@ -30,7 +30,7 @@ History = list[dict[str, str]]
 # Slow enough to be met in the middle, and every learning rate is another: it names a trial.
 SPACE = """
 fixed:
-  {maxEpochs: 4, stepsPerEpoch: 3, tileSize: 64, batchSize: 4, device: cpu, modelName: Unet,
+  {maxEpochs: 4, stepsPerEpoch: 3, tileSize: 64, batchSize: 4, device: cpu, precision: float32, modelName: Unet,
    encoderBaseVariantWeights: "Test,tu-test_efficientnet,random"}
 search:
   learningRate: {low: 1e-4, high: 3e-2, log: true}

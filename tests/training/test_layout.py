@@ -38,6 +38,19 @@ def test_gradients_of_strided_pixels_are_right(channels: int) -> None:
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("channels", [1, 3, 8, 15, 16])
+def test_they_are_in_bfloat16_too(channels: int) -> None:
+    model = stem(channels)
+    images = torch.rand(2, channels, 128, 128)
+    expected = torch.cat([row.flatten() for row in gradients(copy.deepcopy(model), images)])
+    laid_out = channels_last(model)
+    for _ in range(10):
+        with torch.autocast("cpu", torch.bfloat16):
+            found = gradients(laid_out, images.contiguous(memory_format=LAST))
+        distance = (torch.cat([row.flatten() for row in found]) - expected).norm() / expected.norm()
+        assert distance < 0.02  # 0.003 with AVX512-BF16
+
+
 def test_what_is_unsafe_sees_channels_first() -> None:
     model = channels_last(stem(3))
     seen: list[Tensor] = []

@@ -119,7 +119,7 @@ class RunFlags(DataSettings):
     """Device to train on; auto takes a GPU where there is one."""
     precision: Annotated[Literal["auto", "float32", "bfloat16", "float16"], About("Machine")] = "auto"
     """Numerical precision of the forward pass (mixed precision); auto takes bfloat16 where the
-    device is faster in it (GPUs from Ampere on, CPUs with matrix units)."""
+    device is faster in it (GPUs from Ampere on, CPUs with AMX or AVX512-BF16)."""
     dashboard: Annotated[bool, About("Machine")] = True
     """Ray dashboard: start it with the run."""
     dashboard_host: Annotated[str, MinLen(1), About("Machine")] = "127.0.0.1"
