@@ -18,6 +18,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -27,6 +28,11 @@ from tune_smp.data.synthetic import write_nuclei
 EVERY_S = 1.0
 KINDS = ("trials", "driver", "Ray")
 PATTERN = "nuclei_{i:d+}.tif"
+OF: Mapping[str, Mapping[str, Any]] = {
+    "train": {"encoderBaseVariantWeights": "ResNet,resnet18,random", "tileSize": 128, "batchSize": 8},
+    "search": {"searchSpace": "quick"},
+}
+"""Further flags of each command."""
 
 
 def command(folder: Path, word: str, *, minutes: float, dashboard: str) -> Sequence[str]:
@@ -40,7 +46,7 @@ def command(folder: Path, word: str, *, minutes: float, dashboard: str) -> Seque
         "cacheDir": folder / "cache",
         "timeBudget": f"{minutes:g}m",
         "dashboard": dashboard,
-        **({"searchSpace": "quick"} if word == "search" else {"tileSize": 128, "batchSize": 8}),
+        **OF[word],
     }
     return [sys.executable, "-m", "tune_smp", word, *(f"--{flag}={value}" for flag, value in given.items())]
 
@@ -84,7 +90,7 @@ def main() -> None:
     parser.add_argument("--dashboard", default="true", choices=["true", "false"])
     options = parser.parse_args()
     print("| | processes | CPU time: trials, driver, Ray | Ray's share | memory: trials, driver, Ray |")
-    for word in ("train", "search"):
+    for word in OF:
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
             write_nuclei(folder / "data", count=16, size=(256, 256))

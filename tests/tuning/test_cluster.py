@@ -55,13 +55,16 @@ def imports_of_a_worker() -> Callable[[], tuple[dict[str, str], list[str], bool]
     return lambda: (dict(os.environ), sys.path, sys.flags.safe_path)
 
 
-def test_workers_import_what_is_installed_and_do_not_spin(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_workers_import_what_is_installed_and_neither_spin_nor_starve(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", os.pathsep)
     for name in (
         "OMP_WAIT_POLICY",
         "GOMP_SPINCOUNT",
         "PYTHONSAFEPATH",
+        "RAY_worker_niceness",
     ):  # as in a script that torch was imported in first
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(worker_environment, "is_installed", lambda: False)
@@ -70,6 +73,8 @@ def test_workers_import_what_is_installed_and_do_not_spin(monkeypatch: pytest.Mo
         assert os.environ["PYTHONPATH"] == os.pathsep
         environment, path, is_safe = ray.get(ray.remote(imports_of_a_worker()).remote(), timeout=30)
         own = ray.get(ray.remote(lambda: importlib.import_module("tune_smp").__file__).remote(), timeout=30)
+        niceness = ray.get(ray.remote(lambda: os.nice(0)).remote(), timeout=30)
+    assert niceness == os.nice(0)
     assert waiting({}).items() <= environment.items()
     assert is_safe
     assert not {"", str(tmp_path), str(Path(sys.argv[0]).resolve().parent)} & set(path)
