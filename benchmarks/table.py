@@ -184,8 +184,8 @@ def prediction(folder: Path) -> tuple[Side, Side]:
 
 
 ROWS = (
-    Row("an epoch, Unet with resnet18", "its arithmetic on tensors in memory", 0.95, arithmetic(RESNET), 3),
-    Row("an epoch, Unet with mobilenetv3_small", "its arithmetic on tensors in memory", 0.95, arithmetic(MOBILENET), 5),
+    Row("an epoch, Unet with resnet18", "its arithmetic on tensors in memory", 0.95, arithmetic(RESNET), 7),
+    Row("an epoch, Unet with mobilenetv3_small", "its arithmetic on tensors in memory", 0.95, arithmetic(MOBILENET), 7),
     Row("an epoch, mobilenetv3_small", "smp in a loop, DataLoader, tifffile", 1.0, loop, 5, in_process=False),
     Row(f"a run of {SETTLED} epochs", "PyTorch Lightning", 1.0, lightning, 3, in_process=False),
     Row(f"a search of {TRIALS} trials", "Ray Tune, a function trainable", 1.0, bare_ray, 2, in_process=False),

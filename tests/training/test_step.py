@@ -62,6 +62,34 @@ def test_several_channels_and_classes(make_settings: MakeSettings, mode: str) ->
     assert step(Tiles(torch.rand(2, 5, 64, 64), masks, has_ignored=True)).isfinite()
 
 
+@pytest.mark.parametrize("limit", [1e-3, 1e3, 0.0])
+def test_gradients_are_clipped_as_torch_does(make_settings: MakeSettings, limit: float) -> None:
+    settings = make_settings(loss_name="SoftBCEWithLogitsLoss", optimizer_name="SGD")
+    steps = [make_step(settings, build_model(settings, channels=1, classes=1)) for _ in range(2)]
+    steps[1].model.load_state_dict(steps[0].model.state_dict())
+    batch, (ours, torchs) = tiles(3), steps
+    ours.gradient_clip, torchs.gradient_clip = limit, 0.0
+
+    ours(batch)
+    torchs(batch)  # its gradients stay as they are
+    gradients = [parameter.grad for parameter in torchs.model.parameters() if parameter.grad is not None]
+    if limit:
+        nn.utils.clip_grad_norm_(torchs.model.parameters(), limit)
+
+    found = [parameter.grad for parameter in ours.model.parameters() if parameter.grad is not None]
+    assert all(torch.equal(own, other) for own, other in zip(found, gradients, strict=True))
+
+
+@pytest.mark.parametrize("limit", [1e-3, 1e3])
+def test_gradients_that_are_no_numbers_stay_none(make_settings: MakeSettings, limit: float) -> None:
+    settings = make_settings(loss_name="SoftBCEWithLogitsLoss", optimizer_name="SGD")
+    step = make_step(settings, build_model(settings, channels=1, classes=1))
+    step.gradient_clip = limit
+    batch = tiles(3)
+    step(Tiles(batch.images * float("nan"), batch.masks, has_ignored=False))
+    assert any(parameter.isnan().any() for parameter in step.model.parameters())
+
+
 class Narrow(nn.Module):
     """A linear model without batch normalisation that fails for more than ``most`` tiles, as a full device does."""
 

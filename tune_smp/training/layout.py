@@ -20,8 +20,8 @@ def channels_last(model: Model) -> Model:
     matrix units want.
 
     Left as they are: strided convolutions of one pixel on few channels, such as the stem of MobileOne. For the gradient
-    of their weights oneDNN (3.12, of torch 2.14) writes past its own memory where the image is channels last, in float32
-    and in bfloat16, which ends in a crash, a hang or wrong numbers (uxlfoundation/oneDNN issue 6035).
+    of their weights oneDNN (3.12, of torch 2.14) writes past its own memory where the image is channels last, which
+    ends in a crash, a hang or wrong numbers, in float32 and in bfloat16 (uxlfoundation/oneDNN issue 6035).
     """
     model.to(memory_format=torch.channels_last)
     for layer in model.modules():
