@@ -255,7 +255,8 @@ def draw(kept: dict[str, Any]) -> None:
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
     axes.set_ylim(-0.6, len(rows) - 0.3)
-    axes.set_xlabel(f"speed, as a multiple of the peer's; the black mark is the aim ({kept['device']}, {kept['date']})")
+    where = f"{kept['device']}, {kept['format']}, {kept['date']}"
+    axes.set_xlabel(f"speed as a multiple of the peer's; the black mark is the aim\n{where}", fontsize=8)
     plt.rcParams["svg.hashsalt"] = "tune-smp"
     figure.savefig(FIGURE, metadata={"Date": None})
 
