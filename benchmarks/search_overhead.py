@@ -38,7 +38,7 @@ from tune_smp.tuning.checkpoints import BestKept, trial_folder
 from tune_smp.tuning.cluster import local_ray
 from tune_smp.tuning.display import Display
 from tune_smp.tuning.first_points import default_values
-from tune_smp.tuning.listeners import Listener
+from tune_smp.tuning.listeners import EpochResult, Listener
 from tune_smp.tuning.pruning import EPOCH, METRIC, build_scheduler
 from tune_smp.tuning.sampler import build_sampler
 from tune_smp.tuning.space_file import parse_space
@@ -127,7 +127,7 @@ class NoTraining(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         self._epoch += 1
-        return as_result(self._epoch, self._quality * (1 - math.exp(-self._epoch / 3)))
+        return dict(as_result(self._epoch, self._quality * (1 - math.exp(-self._epoch / 3))))
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         (Path(checkpoint_dir) / CHECKPOINT_NAME).write_text(str(self._epoch), encoding="utf-8")
@@ -142,16 +142,22 @@ def quality(point: Mapping[str, Any]) -> float:
     return float(0.9 - 0.15 * miss - 0.05 * (point["lossName"] == "FocalLoss") - 0.002 * abs(point["batchSize"] - 16))
 
 
-def as_result(epoch: int, metric: float) -> dict[str, Any]:
-    """The keys of a real trial's result (``trainable._as_result``)."""
-    numbers = ("train_loss", "val_loss", "val_iou", "val_fscore", "val_accuracy", "val_recall", "val_precision")
+def as_result(epoch: int, metric: float) -> EpochResult:
+    """A real trial's result (``trainable._as_result``)."""
     return {
-        **dict.fromkeys(numbers, metric),
         "epoch": epoch,
+        "train_loss": metric,
+        "val_loss": metric,
+        "val_iou": metric,
+        "val_fscore": metric,
+        "val_accuracy": metric,
+        "val_recall": metric,
+        "val_precision": metric,
         "learning_rate": 1e-3,
         "seconds": 0.01,
         "metric": metric,
-        METRIC: metric,
+        "thresholds": (0.5,),
+        "best_metric": metric,
         "best_epoch": epoch,
         "stop": "completed" if epoch == EPOCHS else None,
         "class_iou": (metric,),
@@ -160,7 +166,16 @@ def as_result(epoch: int, metric: float) -> dict[str, Any]:
         "trial_epoch": epoch,
         "run_seconds": 0.01 * epoch,
         "notes": (),
-        "used": {"batchSize": 16},
+        "used": {
+            "batchSize": 16,
+            "stepsPerEpoch": 10,
+            "tileSize": 128,
+            "learningRate": 1e-3,
+            "weightDecay": 0.0,
+            "device": "cpu",
+            "precision": "float32",
+            "threads": 1,
+        },
         "done": epoch == EPOCHS,
     }
 
