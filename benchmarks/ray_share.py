@@ -27,6 +27,7 @@ from tune_smp.data.synthetic import write_nuclei
 
 EVERY_S = 1.0
 KINDS = ("trials", "driver", "Ray")
+AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 PATTERN = "nuclei_{i:d+}.tif"
 OF: Mapping[str, Mapping[str, Any]] = {
     "train": {"encoderBaseVariantWeights": "ResNet,resnet18,random", "tileSize": 128, "batchSize": 8},
@@ -52,10 +53,11 @@ def command(folder: Path, word: str, *, minutes: float, dashboard: str) -> Seque
 
 
 def kind_of(process: psutil.Process, driver: int) -> str:
-    """Trials and the workers that wait for one name their class or say that they are idle."""
+    """Trials name their class, and workers that wait for one say that they are idle; Ray's agents have such titles."""
     if process.pid == driver:
         return "driver"
-    return "trials" if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::") else "Ray"
+    title = process.cmdline()[0] if process.cmdline() else ""
+    return "trials" if title.startswith("ray::") and title not in AGENTS else "Ray"
 
 
 def watch(words: Sequence[str]) -> tuple[Mapping[str, float], Mapping[str, float], int]:

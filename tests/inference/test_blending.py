@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tune_smp.data.tiles import Window, windows
+from tune_smp.inference import blending
 from tune_smp.inference.blending import RowBlender, Rows
 
 
@@ -38,6 +39,17 @@ def test_tiles_of_a_field_blend_into_that_field(
     assert [rows.y for rows in strips] == list(np.cumsum([0, *(rows.probabilities.shape[1] for rows in strips)]))[:-1]
     assert {rows.plane for rows in strips} == {3}
     np.testing.assert_allclose(np.concatenate([rows.probabilities for rows in strips], axis=1), field, rtol=1e-5)
+
+
+def test_a_wide_band_is_held_by_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = {"plane": 0, "classes": 1, "width": 48, "tile": 32, "overlap": 16}
+    bytes_of_it = 2 * 32 * 48 * 4
+    monkeypatch.setattr(blending, "LARGEST_ON_A_GPU", bytes_of_it)
+    assert RowBlender(**shape, device="meta")._sums.device.type == "meta"  # whatever the device is
+    monkeypatch.setattr(blending, "LARGEST_ON_A_GPU", bytes_of_it - 1)
+    blender = RowBlender(**shape, device="meta")
+    assert blender._sums.device.type == "cpu"
+    assert blender.nbytes == bytes_of_it
 
 
 def test_the_middle_of_a_tile_counts_more_than_its_edge() -> None:

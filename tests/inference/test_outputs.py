@@ -19,7 +19,8 @@ from tune_smp.data.pairing.collection import ImageGroup
 from tune_smp.data.preprocessing import Preprocessing
 from tune_smp.data.reading.formats import open_image
 from tune_smp.data.reading.image_reader import ImageInfo
-from tune_smp.errors import DataError
+from tune_smp.data.reading.images import LabelWriter
+from tune_smp.errors import DataError, Problem, ResourceError
 from tune_smp.inference.blending import Rows
 from tune_smp.inference.outputs import plan_outputs, to_labels, write_rows
 from tune_smp.inference.sources import StackedReader
@@ -135,6 +136,27 @@ def test_a_strip_that_cannot_be_written_ends_the_prediction(
 
     assert predicted == 2  # the second was predicted while the first was written
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_writing_raised_comes_before_what_predicting_the_next_strip_raised(
+    tmp_path: Path, make_preprocessing: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise ResourceError(Problem("the disk is full"))
+
+    def rows() -> Iterator[Rows]:
+        yield Rows(0, 0, np.zeros((1, 20, 33), np.float32))
+        raise DataError(Problem("the image is cut short"))
+
+    monkeypatch.setattr(LabelWriter, "write", full)
+    with pytest.raises(ResourceError, match="the disk is full"):
+        write_rows(
+            rows(),
+            tmp_path / "a.ome.tif",
+            info=ImageInfo(1, 200, 33, 1, np.dtype(np.uint8)),
+            preprocessing=make_preprocessing("binary"),
+            output="labels",
+        )
 
 
 def micrographs(folder: Path) -> None:

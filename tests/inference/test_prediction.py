@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from tune_smp.data.view_gains import ViewGains, ViewScore
 from tune_smp.errors import DataError, Problem, ResourceError, SettingsError
 from tune_smp.inference.array_predictor import load_predictor
 from tune_smp.inference.prediction import predict_folder
+from tune_smp.inference.sources import StackedReader
 from tune_smp.settings.predict import PredictSettings
 
 Make = Callable[..., Any]
@@ -257,15 +258,31 @@ def test_no_thread_reads_on_where_an_output_cannot_be_written(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     export(tmp_path / "model", make_preprocessing("binary"))
-    images((500, 40))
+    images((500, 40), (64, 64))
 
     def full(*_: Any, **__: Any) -> None:
         raise ResourceError(Problem("the disk is full"))
 
+    opened: list[StackedReader] = []
+    closed: list[StackedReader] = []
+    begin, close = StackedReader.__init__, StackedReader.close
+
+    def noted_begin(reader: StackedReader, paths: Sequence[Path]) -> None:
+        begin(reader, paths)
+        opened.append(reader)
+
+    def noted_close(reader: StackedReader) -> None:
+        closed.append(reader)
+        close(reader)
+
     monkeypatch.setattr(LabelWriter, "write", full)
+    monkeypatch.setattr(StackedReader, "__init__", noted_begin)
+    monkeypatch.setattr(StackedReader, "close", noted_close)
     with pytest.raises(ResourceError, match="the disk is full"):
         predict_folder(settings())
 
+    assert len(opened) >= 3  # both when headers were looked at, then the one that failed, and maybe one ahead of it
+    assert set(map(id, opened)) == set(map(id, closed))
     assert [thread.name for thread in threading.enumerate() if thread.name == "ahead"] == []
 
 

@@ -14,6 +14,7 @@ from tests.tuning.trials import tiny_trial
 from tune_smp.tuning import packing
 from tune_smp.tuning.cluster import Node, local_ray
 from tune_smp.tuning.packing import Load, best_load, measured_load
+from tune_smp.tuning.trainable import TrialConfig
 
 
 @pytest.mark.parametrize(
@@ -24,16 +25,18 @@ from tune_smp.tuning.packing import Load, best_load, measured_load
         ({1: 100.0, 2: 190.0, 4: 300.0}, 0.3, 2),  # four would take 1.2 of the memory
         ({1: 100.0, 2: 190.0}, 0.5, 1),
         ({1: 100.0, 2: 190.0}, 0.1, 2),  # four did not run
+        ({1: 100.0, 2: 190.0}, {1: 0.4, 2: 0.46}, 1),  # each takes more than it did alone
     ],
 )
 def test_more_trials_share_a_gpu_while_they_fit_and_train_more(
-    speeds: Mapping[int, float], memory: float, wanted: int
+    speeds: Mapping[int, float], memory: float | Mapping[int, float], wanted: int
 ) -> None:
     asked: list[int] = []
 
     def measure(number: int) -> Load | None:
         asked.append(number)
-        return Load(number, speeds[number], memory) if number in speeds else None
+        share = memory if isinstance(memory, float) else memory[number]
+        return Load(number, speeds[number], share) if number in speeds else None
 
     best = best_load(measure)
 
@@ -45,6 +48,38 @@ def test_more_trials_share_a_gpu_while_they_fit_and_train_more(
 
 def test_where_one_trial_does_not_run_nothing_is_known() -> None:
     assert best_load(lambda _: None) is None
+
+
+@pytest.mark.parametrize(
+    ("cpus", "most", "wanted"),
+    [
+        (None, None, [8, 4, 2, 1]),  # an eighth of the node's cores is one GPU's
+        (2, None, [2, 2, 2]),  # eight of two cores each find no room beside one GPU
+        (8, None, [8]),
+        (None, 2, [8, 4]),
+        (None, 1, [8]),
+    ],
+)
+def test_trials_are_measured_with_the_cores_that_the_search_gives_them(
+    monkeypatch: pytest.MonkeyPatch, cpus: int | None, most: int | None, wanted: list[int]
+) -> None:
+    measured: list[int] = []
+
+    def side_by_side(_: Node, trial: TrialConfig, number: int) -> Load:
+        assert trial.gpus == 1 / number
+        measured.append(trial.cpus)
+        return Load(number, 100.0 * number, 0.01)
+
+    monkeypatch.setattr(packing, "_side_by_side", side_by_side)
+    load = measured_load(
+        [Node("a", "here", cpus=8, gpus=0), Node("b", "there", cpus=64, gpus=8)],
+        TrialConfig({}, Path("store"), Path("split.csv")),
+        cpus=cpus,
+        most=most,
+    )
+    assert load is not None
+    assert load.trials == 2 ** (len(measured) - 1)
+    assert measured == wanted
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,9 @@ from torch import Tensor
 
 from tune_smp.data.tiles import Window, blend_weights
 
+LARGEST_ON_A_GPU = 2**28
+"""Bytes of a band on a GPU; a larger one, of a wide image with many classes, is held by the host."""
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -32,6 +35,7 @@ class RowBlender:
         self, *, plane: int, classes: int, width: int, tile: int, overlap: int, device: torch.device | str = "cpu"
     ) -> None:
         self._plane = plane
+        device = device if (classes + 1) * tile * width * 4 <= LARGEST_ON_A_GPU else "cpu"
         self._weights = torch.from_numpy(blend_weights(tile, overlap)).to(device)
         self._sums = torch.zeros((classes, tile, width), device=device)
         self._weight_sums = torch.zeros((tile, width), device=device)
@@ -43,11 +47,11 @@ class RowBlender:
         return self._sums.nbytes + self._weight_sums.nbytes
 
     def add(self, window: Window, probabilities: Tensor) -> Rows | None:
-        """Add one tile (K, tile, tile) that lies on the device, and of which the window's part counts; returns the rows
-        that this finishes."""
+        """Add one tile (K, tile, tile), of which the window's part counts; returns the rows that this finishes."""
         finished = self._advance(window.y) if window.y > self._y else None
         rows, columns = slice(0, window.height), slice(window.x, window.x + window.width)
         weights = self._weights[: window.height, : window.width]
+        probabilities = probabilities.to(self._sums.device)
         self._sums[:, rows, columns] += probabilities[:, : window.height, : window.width] * weights
         self._weight_sums[rows, columns] += weights
         return finished

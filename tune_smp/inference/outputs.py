@@ -94,13 +94,14 @@ def write_rows(
             pixels = to_labels(strip.probabilities, preprocessing) if labels else strip.probabilities
             writer.write(pixels, plane=strip.plane, y=strip.y)
 
-        written: Future[None] | None = None
-        for strip in rows:
-            if written is not None:
-                written.result()  # one strip waits at most; raises what writing it raised
-            written = thread.submit(write, strip)
-        if written is not None:
-            written.result()
+        written: Future[None] = Future()
+        written.set_result(None)
+        try:
+            for strip in rows:
+                written.result()  # one strip waits at most
+                written = thread.submit(write, strip)
+        finally:
+            written.result()  # what writing raised comes first: it happened before
 
 
 def _shared_outputs(jobs: Iterable[Job]) -> list[Problem]:

@@ -8,7 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -169,7 +169,8 @@ def _predict_all(
 ) -> _Sorted:
     numbers = itertools.count(1)
     # The next image is opened and decoded while one is predicted.
-    images = ahead(map(_opened, jobs), count=1)
+    newest: list[StackedReader] = []
+    images = ahead((_opened(job, newest) for job in jobs), count=1)
 
     def predict(job: Job) -> None:
         number, image = next(numbers), next(images)
@@ -179,23 +180,26 @@ def _predict_all(
             )
         on_image(f"{number} of {len(jobs)}: {shown(job.name)}")
 
-    with closing(images):
-        return _each(jobs, predict)
+    try:
+        with closing(images):
+            return _each(jobs, predict)
+    finally:
+        for reader in newest:  # nobody came to it where an error or Ctrl-C ended the others
+            reader.close()
 
 
-def _opened(job: Job) -> Future[StackedReader]:
-    """The image, its first rows decoded; or what is wrong with it, which ``result`` raises."""
-    opened: Future[StackedReader] = Future()
-    with ExitStack() as on_error:
-        try:
-            reader = on_error.enter_context(StackedReader(job.paths))
-            reader.read_ahead()
-        except DataError as error:
-            opened.set_exception(error)
-        else:
-            on_error.pop_all()
-            opened.set_result(reader)
-    return opened
+def _opened(job: Job, newest: list[StackedReader]) -> Future[StackedReader]:
+    """The image, its first rows decoded; or what is wrong with it, which ``result`` raises. It is the ``newest``."""
+    image: Future[StackedReader] = Future()
+    try:
+        reader = StackedReader(job.paths)
+        newest[:] = [reader]
+        reader.read_ahead()
+    except DataError as error:
+        image.set_exception(error)
+    else:
+        image.set_result(reader)
+    return image
 
 
 def _each(jobs: Sequence[Job], work: Callable[[Job], None]) -> _Sorted:

@@ -63,6 +63,11 @@ class StackedReader:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the files; a second time does nothing."""
+        self._ahead = None
         self._files.close()
 
 

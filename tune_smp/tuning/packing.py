@@ -15,6 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from tune_smp.tuning.cluster import Node
 from tune_smp.tuning.shares import share_out
 from tune_smp.tuning.trainable import TrialConfig, build_run, share_the_machine
+from tune_smp.tuning.worker_environment import write_as_the_user_does
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class Load:
 
 
 def best_load(measure: Callable[[int], Load | None]) -> Load | None:
-    """The load with the highest speed, found from few trials to many; None where a single trial cannot be measured.
+    """The load of as many trials as are worth it, from few to many; None where a single trial cannot be measured.
 
     ``measure`` gives None where so many trials do not run. The search ends at the first number that does not fit or is
     not worth it.
@@ -50,21 +51,26 @@ def best_load(measure: Callable[[int], Load | None]) -> Load | None:
         if best is None or number * best.memory > MEMORY_SHARE:
             break
         load = measure(number)
-        if load is None or load.speed < WORTH_IT * best.speed:
+        if load is None or number * load.memory > MEMORY_SHARE or load.speed < WORTH_IT * best.speed:
             break
         best = load
     return best
 
 
-def measured_load(nodes: Sequence[Node], trial: TrialConfig, *, cpus: int | None) -> Load | None:
+def measured_load(
+    nodes: Sequence[Node], trial: TrialConfig, *, cpus: int | None, most: int | None = None
+) -> Load | None:
     """How many trials like this one share a GPU best, on the first of the nodes that has one.
 
-    ``cpus`` are those of a trial, None for an even share. Takes half a minute: workers start for every number.
+    ``cpus`` are those of a trial, None for an even share; ``most`` trials run at once in all. Takes half a minute:
+    workers start for every number.
     """
     node = next(node for node in nodes if node.gpus >= 1)
+    # One GPU with its share of the node's cores, as trials have it when every GPU is in use.
+    part = replace(node, gpus=1.0, cpus=node.cpus / node.gpus)
 
     def measure(number: int) -> Load | None:
-        share = share_out([replace(node, gpus=1.0)], cpus=cpus, gpus=1.0 / number, most=None, with_gpu=True)
+        share = share_out([part], cpus=cpus, gpus=1.0 / number, most=most, with_gpu=True)
         if share.concurrency < number:
             return None
         return _side_by_side(node, replace(trial, cpus=share.cpus, gpus=share.gpus), number)
@@ -85,6 +91,9 @@ def _side_by_side(node: Node, trial: TrialConfig, number: int) -> Load | None:
     finally:
         for actor in actors:
             ray.kill(actor)
+    if any(speed == 0.0 for speed, _ in found):
+        logger.info("%d trials side by side do not fit into memory", number)
+        return None
     load = Load(number, sum(speed for speed, _ in found), max(memory for _, memory in found))
     logger.info("%d trials on one GPU: %.1f tiles/s, %.0f %% of its memory each", number, load.speed, 100 * load.memory)
     return load
@@ -94,6 +103,7 @@ class _Trainee:
     """A trial that trains for some seconds, in a worker of its own."""
 
     def __init__(self, trial: TrialConfig) -> None:
+        write_as_the_user_does()
         share_the_machine(trial)
         self._run = build_run(trial)
         self._run.model.train()
@@ -106,14 +116,16 @@ class _Trainee:
         self._wait()
 
     def train(self, seconds: float) -> tuple[float, float]:
-        """Train so long; tiles per second, and the share of the GPU's memory at the peak."""
+        """Train so long; tiles per second, 0 where a batch had to be cut into pieces, and the share of the GPU's memory
+        at the peak."""
         tiles, begun = 0, time.perf_counter()
         while time.perf_counter() - begun < seconds:
             batch = next(self._batches)
             self._run.step(batch)
             tiles += len(batch)
         self._wait()  # for what was launched and not yet computed
-        return tiles / (time.perf_counter() - begun), self._memory()
+        fits = self._run.step.halvings == 0
+        return fits * tiles / (time.perf_counter() - begun), self._memory()
 
     def _wait(self) -> None:
         import torch  # noqa: PLC0415  workers only

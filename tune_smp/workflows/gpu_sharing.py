@@ -27,7 +27,7 @@ def gpus_of_a_trial(
         return None
     default = space.settings(default_values(space))
     trial = TrialConfig(default.to_json(), store=data.store.path, split=folder.split)
-    load = measured_load(nodes, trial, cpus=settings.cpus_per_trial)
+    load = measured_load(nodes, trial, cpus=settings.cpus_per_trial, most=settings.max_concurrent_trials)
     if load is None:
         note(["--gpusPerTrial auto: the default could not be measured, so every trial has a GPU of its own"])
         return None

@@ -168,15 +168,16 @@ class SpaceSearch(Task):
         """Return what a trial gets, after a check that it can be had."""
         from tune_smp.tuning.preflight import check_nodes, check_resources  # noqa: PLC0415  imports ray
 
-        if self.settings.gpus_per_trial == "auto":
-            self._gpus = gpus_of_a_trial(self.settings, self.space, self.data, self.folder, resources.nodes)
         share = self._share_of(resources.nodes)
         check_resources(resources.nodes, cpus=share.cpus, gpus=share.gpus)
         if self.address is not None:
             self.storage.mkdir(parents=True, exist_ok=True)
             readable = [self.settings.images_folder, self.settings.labels_folder]
             check_nodes(resources.nodes, readable=readable, storage=self.storage)
-        return share
+        if self.settings.gpus_per_trial != "auto":
+            return share
+        self._gpus = gpus_of_a_trial(self.settings, self.space, self.data, self.folder, resources.nodes)
+        return self._share_of(resources.nodes)
 
     def _share_of(self, nodes: Sequence[Node]) -> TrialShare:
         from tune_smp.tuning.shares import share_out  # noqa: PLC0415  imports ray
