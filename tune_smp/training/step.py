@@ -163,7 +163,7 @@ class TrainingStep:
             self._convert_gradients(Tensor.contiguous)
 
     def _clip(self) -> None:
-        """As ``clip_grad_norm_``, which multiplies by 1 where nothing is to be clipped: 2 % of a step on a CPU. A GPU
+        """As ``clip_grad_norm_``, which multiplies by 1 where nothing is to be clipped: 1.5 % of a step on a CPU. A GPU
         would have to be waited for to know that."""
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
