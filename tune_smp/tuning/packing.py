@@ -91,10 +91,10 @@ def _side_by_side(node: Node, trial: TrialConfig, number: int) -> Load | None:
     finally:
         for actor in actors:
             ray.kill(actor)
-    if any(speed == 0.0 for speed, _ in found):
+    if not all(fits for _, _, fits in found):
         logger.info("%d trials side by side do not fit into memory", number)
         return None
-    load = Load(number, sum(speed for speed, _ in found), max(memory for _, memory in found))
+    load = Load(number, sum(speed for speed, _, _ in found), max(memory for _, memory, _ in found))
     logger.info("%d trials on one GPU: %.1f tiles/s, %.0f %% of its memory each", number, load.speed, 100 * load.memory)
     return load
 
@@ -115,17 +115,16 @@ class _Trainee:
             self._run.step(next(self._batches))
         self._wait()
 
-    def train(self, seconds: float) -> tuple[float, float]:
-        """Train so long; tiles per second, 0 where a batch had to be cut into pieces, and the share of the GPU's memory
-        at the peak."""
+    def train(self, seconds: float) -> tuple[float, float, bool]:
+        """Train so long; tiles per second, the share of the GPU's memory at the peak, and whether every batch fitted
+        into memory whole."""
         tiles, begun = 0, time.perf_counter()
         while time.perf_counter() - begun < seconds:
             batch = next(self._batches)
             self._run.step(batch)
             tiles += len(batch)
         self._wait()  # for what was launched and not yet computed
-        fits = self._run.step.halvings == 0
-        return fits * tiles / (time.perf_counter() - begun), self._memory()
+        return tiles / (time.perf_counter() - begun), self._memory(), self._run.step.halvings == 0
 
     def _wait(self) -> None:
         import torch  # noqa: PLC0415  workers only
