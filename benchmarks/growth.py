@@ -28,7 +28,7 @@ from benchmarks.search_overhead import leave_training_out, mapped_mb, ours, resi
 from tune_smp.data.batches import TrainingTiles
 from tune_smp.data.normalization import Normalizer
 from tune_smp.data.pairing.collection import find_pairs
-from tune_smp.data.split import Region
+from tune_smp.data.split import Region, read_split, write_split
 from tune_smp.data.store.image_store import ImageStore, open_or_build
 from tune_smp.results.folder import RunFolder
 from tune_smp.tuning.cluster import local_ray
@@ -72,8 +72,11 @@ def measure_collection(folder: Path, *, count: int, side: int) -> None:
     store = open_or_build(pairs, mode="binary", cache_dir=folder / "cache")
     built = time.perf_counter() - clock
     opened = 1000 * median(_opening(store.path) for _ in range(OPENINGS))
+    split = folder / "split.csv"
+    regions = [Region(pair, 0, height, 0, width, "train") for pair, (height, width) in enumerate(store.sizes)]
+    write_split(split, regions, store.collection)
     worker = subprocess.run(
-        [sys.executable, "-m", "benchmarks.growth", "worker", "--store", str(store.path)],
+        [sys.executable, "-m", "benchmarks.growth", "worker", "--store", str(store.path), "--split", str(split)],
         capture_output=True,
         text=True,
         check=True,
@@ -91,19 +94,18 @@ def _opening(path: Path) -> float:
     return time.perf_counter() - begun
 
 
-def measure_worker(path: Path) -> None:
-    """Print the private memory that a fresh process takes to open a store and cut its tiles."""
+def measure_worker(path: Path, split: Path) -> None:
+    """Print the private memory that a fresh process takes to open a store, read the split, and cut its tiles."""
     before = mapped_mb("Anonymous")
     store = ImageStore.open(path)
-    assert store.pairs  # a worker looks its split up among them
+    regions = read_split(split, store.keys)
     opened = mapped_mb("Anonymous") - before
-    for _ in batches(store):
+    for _ in batches(store, regions):
         pass
     print(f"{opened:.0f} MB | {mapped_mb('Anonymous') - before:.0f} MB")
 
 
-def batches(store: ImageStore) -> Iterator[object]:
-    regions = [Region(pair, 0, height, 0, width, "train") for pair, (height, width) in enumerate(store.sizes)]
+def batches(store: ImageStore, regions: Sequence[Region]) -> Iterator[object]:
     return TrainingTiles(
         store=store,
         regions=regions,
@@ -150,10 +152,11 @@ def main() -> None:
     parser.add_argument("--counts", default="100,1000,10000")
     parser.add_argument("--sides", default="5000,20000,40000")
     parser.add_argument("--store", type=Path)
+    parser.add_argument("--split", type=Path)
     options = parser.parse_args()
     counts = [int(count) for count in options.counts.split(",")]
     if options.what == "worker":
-        measure_worker(options.store)
+        measure_worker(options.store, options.split)
     elif options.what == "trials":
         measure_trials(counts)
     else:

@@ -124,7 +124,7 @@ def test_the_split_tells_equal_names_apart(tmp_path: Path) -> None:
     regions = split_regions(store.sizes, names=[pair.name for pair in store.pairs], train_fraction=0.5, seed=0)
     write_split(tmp_path / "split.csv", regions, store.collection)
     assert "W2/field.tif" in (tmp_path / "split.csv").read_text()
-    assert read_split(tmp_path / "split.csv", store.collection) == regions
+    assert read_split(tmp_path / "split.csv", store.keys) == regions
 
 
 def test_predictions_keep_the_folders(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tune_smp.data.pairing.pairs import Collection, Pair
-from tune_smp.data.split import Region, read_split, split_groups, split_regions, write_split
+from tune_smp.data.split import Region, pair_keys, read_split, split_groups, split_regions, write_split
 from tune_smp.errors import DataError, ResourceError, SettingsError
 
 ODD_NAMES = (
@@ -142,7 +142,7 @@ def test_what_is_written_is_read_back(tmp_path_factory: pytest.TempPathFactory, 
     collection = collection_of(*names)
     regions = split_regions([(9, 7)] * len(names), names=names, train_fraction=0.5, seed=0)
     write_split(path, regions, collection, split_groups(collection))
-    assert read_split(path, collection) == regions
+    assert read_split(path, pair_keys(collection)) == regions
 
 
 def test_odd_names_channels_classes_and_planes_survive(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_odd_names_channels_classes_and_planes_survive(tmp_path: Path) -> None:
     collection = Collection(pairs)
     regions = split_regions([(9, 7)] * len(pairs), names=[pair.name for pair in pairs], train_fraction=0.5, seed=3)
     write_split(tmp_path / "split.csv", regions, collection)
-    assert read_split(tmp_path / "split.csv", collection) == regions
+    assert read_split(tmp_path / "split.csv", pair_keys(collection)) == regions
     with (tmp_path / "split.csv").open(newline="") as file:
         header = next(csv.reader(file))
     assert header == ["image", "label", "subset", "group", "y0", "y1", "x0", "x1", "plane"]
@@ -170,7 +170,7 @@ def test_a_split_survives_a_move_and_another_order(tmp_path: Path) -> None:
     moved = Collection(
         tuple(Pair(name, (Path("/elsewhere") / name,), (Path("/labels") / name,)) for name in reversed(names))
     )
-    again = read_split(tmp_path / "split.csv", moved)
+    again = read_split(tmp_path / "split.csv", pair_keys(moved))
     assert {names[i] for i in training(regions)} == {moved.pairs[i].name for i in training(again)}
 
 
@@ -188,11 +188,11 @@ def test_a_split_survives_a_move_and_another_order(tmp_path: Path) -> None:
 def test_a_split_of_something_else_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "split.csv").write_text(text)
     with pytest.raises(DataError, match=message):
-        read_split(tmp_path / "split.csv", collection_of("a.tif", "b.tif"))
+        read_split(tmp_path / "split.csv", pair_keys(collection_of("a.tif", "b.tif")))
 
 
 def test_a_missing_file_and_a_missing_folder_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere\.csv"):
-        read_split(tmp_path / "nowhere.csv", collection_of("a.tif"))
+        read_split(tmp_path / "nowhere.csv", pair_keys(collection_of("a.tif")))
     with pytest.raises(ResourceError, match=r"split\.csv"):
         write_split(tmp_path / "nowhere" / "split.csv", [], collection_of("a.tif"))

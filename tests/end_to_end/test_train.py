@@ -141,7 +141,7 @@ def test_the_exported_model_scores_what_the_run_said(undisturbed: Undisturbed) -
         labels_pattern=settings.labels_pattern,
     )
     store = open_or_build(collection, mode="binary")
-    run = TrainingRun(again, store, read_split(output / "split.csv", store.collection))
+    run = TrainingRun(again, store, read_split(output / "split.csv", store.keys))
     validation = run.validate()
     summary = json.loads((output / "summary.json").read_text())
     assert validation.metric == pytest.approx(summary["best_metric"], abs=1e-6)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -23,6 +25,7 @@ from tune_smp.training.optimizers import build_optimizer
 from tune_smp.training.precision import Precision
 from tune_smp.training.run import TrainingRun
 from tune_smp.training.step import Tiles, TrainingStep
+from tune_smp.training.step_memory import FOLDER, StepMemory
 
 MakeSettings = Callable[..., RunSettings]
 MakeStore = Callable[[Mode], ImageStore]
@@ -71,33 +74,101 @@ def maker(settings: RunSettings) -> Callable[[nn.Module], TrainingStep]:
     return make
 
 
-def test_measuring_disturbs_nothing(make_settings: MakeSettings) -> None:
+def test_measuring_disturbs_nothing(make_settings: MakeSettings, tmp_path: Path) -> None:
     settings = make_settings()
     model = build_model(settings, channels=1, classes=1).train()
     before = copy.deepcopy(model.state_dict())
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
-    assert measure_batch_size(maker(settings), model, tile=TILE, most=13) == 8
+    memory = StepMemory(tmp_path, {})
+    assert measure_batch_size(maker(settings), model, tile=TILE, most=13, memory=memory) == 8
     assert torch.equal(torch.rand(2), expected)
     after = model.state_dict()
     assert all(torch.equal(after[name], before[name]) for name in before)
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_less_memory_means_smaller_batches(make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_less_memory_means_smaller_batches(
+    make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     settings = make_settings()
     model = build_model(settings, channels=1, classes=1)
 
     def size_with(megabytes: float) -> int:
         monkeypatch.setattr(batch_size, "available_memory", lambda: int(megabytes * 2**20))
-        return measure_batch_size(maker(settings), model, tile=TILE, most=16)
+        return measure_batch_size(maker(settings), model, tile=TILE, most=16, memory=StepMemory(tmp_path, {}))
 
     sizes = [size_with(megabytes) for megabytes in (0, 20, 60, 100_000)]
     assert sizes[0] == 1
     assert sizes == sorted(sizes)
     assert len(set(sizes)) >= 3
     assert sizes[-1] == 16
+
+
+def test_what_is_known_is_not_measured_again(
+    make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    model = build_model(make_settings(), channels=1, classes=1)
+
+    def measured(network: str) -> int:
+        memory = StepMemory(tmp_path, {"network": network})
+        return measure_batch_size(maker(make_settings()), model, tile=TILE, most=16, memory=memory)
+
+    first = measured("this one")
+    counted = Mock(wraps=batch_size._activation_bytes)
+    monkeypatch.setattr(batch_size, "_activation_bytes", counted)
+    assert measured("this one") == first
+    assert counted.call_count == 0
+    assert measured("another") == first
+    assert counted.call_count == 1
+
+
+def test_runs_of_one_network_share_what_was_measured_and_those_of_another_do_not(
+    make_settings: MakeSettings, make_store: MakeStore, regions: tuple[Region, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make_store("binary")
+    counted = Mock(wraps=batch_size._activation_bytes)
+    monkeypatch.setattr(batch_size, "_activation_bytes", counted)
+
+    def number_of_counts(**flags: object) -> int:
+        counted.reset_mock()
+        TrainingRun(make_settings(batch_size=None, **flags), store, regions)
+        return int(counted.call_count)
+
+    assert number_of_counts() == 1
+    assert number_of_counts(learning_rate=0.1, seed=7) == 0
+    assert number_of_counts(tile_size=96) == 1
+    assert number_of_counts(optimizer_name="LBFGS", gradient_clip=0.0) == 1
+
+
+def test_step_memory_answers_for_what_was_measured_alone(tmp_path: Path) -> None:
+    memory = StepMemory(tmp_path, {"network": 1})
+    memory.note_taken(4, 1000)
+    memory.note_refused(8, allowed=1500)
+    for again in (memory, StepMemory(tmp_path, {"network": 1})):
+        assert [again.fits(4, allowed=allowed) for allowed in (999, 1000)] == [False, True]
+        assert [again.fits(8, allowed=allowed) for allowed in (1500, 1501)] == [False, None]
+        assert again.fits(16, allowed=10**9) is None
+    assert StepMemory(tmp_path, {"network": 2}).taken(4) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"[1, 2]", b'[{"4": "x"}, {}]', b"\xff"])
+def test_a_damaged_note_counts_as_none(tmp_path: Path, content: bytes) -> None:
+    StepMemory(tmp_path, {}).note_taken(4, 1000)
+    (file,) = (tmp_path / FOLDER).iterdir()
+    file.write_bytes(content)
+    memory = StepMemory(tmp_path, {})
+    assert memory.taken(4) is None
+    memory.note_taken(4, 2000)
+    assert StepMemory(tmp_path, {}).taken(4) == 2000
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
+    (tmp_path / FOLDER).touch()  # a file where the folder should be: root may write anywhere else
+    memory = StepMemory(tmp_path, {})
+    memory.note_taken(4, 1000)
+    assert memory.taken(4) == 1000
 
 
 def test_activations_are_counted(make_settings: MakeSettings) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache, partial
 from itertools import islice
 from typing import Any
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tune_smp.data.ahead import ahead
 from tune_smp.data.labels import IGNORE
-from tune_smp.data.normalization import Normalizer
+from tune_smp.data.normalization import IMAGES_REMEMBERED, Normalizer
 from tune_smp.data.split import Region
 from tune_smp.data.store.image_store import ImageStore
 from tune_smp.data.tiles import Window, grid_count, owned, windows
@@ -88,9 +88,6 @@ class TrainingTiles(_Tiles):
     seed: int
     steps_per_epoch: int | None = None  # None: one pass over the training tiles
     foreground_fraction: float = 0.0
-    _known_places: dict[int, list[NDArray[np.int32]]] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
 
     @cached_property
     def steps(self) -> int:
@@ -118,11 +115,10 @@ class TrainingTiles(_Tiles):
         sides = ((region.y1 - region.y0, region.x1 - region.x0) for region in self._own)
         return np.array([grid_count(height, width, self.tile_size) for height, width in sides])
 
-    def _places(self, index: int) -> list[NDArray[np.int32]]:
+    @cached_property
+    def _places(self) -> Callable[[Region], list[NDArray[np.int32]]]:
         """Of a region, for each class that is there: sampled places (y, x) of its pixels."""
-        if index not in self._known_places:  # of 10,000 regions most may never be asked for
-            self._known_places[index] = _places_within(self.store, self._own[index])
-        return self._known_places[index]
+        return lru_cache(IMAGES_REMEMBERED)(partial(_places_within, self.store))
 
     def _order(self, random: np.random.Generator) -> NDArray[np.int64]:
         """Draw the region of each crop of an epoch: as many passes as it takes, each in an order of its own."""
@@ -136,19 +132,19 @@ class TrainingTiles(_Tiles):
         regions = [self._own[index] for index in chosen]
         pairs = [region.pair for region in regions]
         batch = self._empty(pairs, has_ignored=any(self.store.ignored_pixels(pair) for pair in pairs))
-        for sample, (index, region) in enumerate(zip(chosen, regions, strict=True)):
-            y, x = self._corner(int(index), random)
+        for sample, region in enumerate(regions):
+            y, x = self._corner(region, random)
             self._cut(self.store.image(region.pair), region, y, x, batch.images[sample])
             self._cut(self.store.mask(region.pair), region, y, x, batch.masks[sample])
         return batch
 
-    def _corner(self, index: int, random: np.random.Generator) -> tuple[int, int]:
+    def _corner(self, region: Region, random: np.random.Generator) -> tuple[int, int]:
         """Draw where a crop begins: anywhere in its region, or so that a foreground pixel lies in its middle half."""
-        region, tile = self._own[index], self.tile_size
+        tile = self.tile_size
         lowest_y, highest_y = sorted((region.y0, region.y1 - tile))
         lowest_x, highest_x = sorted((region.x0, region.x1 - tile))
         y, x = random.integers((lowest_y, lowest_x), (highest_y, highest_x), endpoint=True)
-        if random.random() < self.foreground_fraction and (places := self._places(index)):
+        if random.random() < self.foreground_fraction and (places := self._places(region)):
             of_class = places[random.integers(len(places))]
             y, x = of_class[random.integers(len(of_class))] - random.integers(tile // 4, tile - tile // 4, 2)
         return min(max(int(y), lowest_y), highest_y), min(max(int(x), lowest_x), highest_x)

@@ -8,6 +8,7 @@ one. A single group is split in space.
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 from collections import defaultdict
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tune_smp.data.pairing.pairs import Collection, Pair, relative_name
 from tune_smp.errors import DataError, Problem, ResourceError, SettingsError, nearest
@@ -28,7 +30,7 @@ Subset = Literal["train", "validation"]
 COLUMNS = ("image", "label", "subset", "group", "y0", "y1", "x0", "x1", "plane")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Region:
     """Rows y0…y1 and columns x0…x1 (exclusive) of one pair; ``pair`` is the index into Collection.pairs and store."""
 
@@ -127,26 +129,35 @@ def all_for_training(regions: Sequence[Region]) -> tuple[Region, ...]:
     return (*regions, *(replace(region, subset="train") for region in regions if region.subset == "validation"))
 
 
-def read_split(path: Path, collection: Collection) -> tuple[Region, ...]:
-    """The regions of a file that ``write_split`` wrote for the same collection, wherever its folders are now.
+def pair_keys(collection: Collection) -> NDArray[np.uint64]:
+    """(n,) a number for each pair, of the names of its files and the plane: what a split finds it by.
+
+    The numbers stand for names of some hundred bytes; that two of 10,000 are alike has a chance of 3 in 10^12.
+    """
+    files = (_files(pair, collection.levels) for pair in collection.pairs)
+    return np.fromiter((_key(*names) for names in files), np.uint64, len(collection.pairs))
+
+
+def read_split(path: Path, keys: NDArray[np.uint64]) -> tuple[Region, ...]:
+    """The regions of a file that ``write_split`` wrote for the same pairs, wherever their folders are now.
+
+    ``keys``: the ``pair_keys``, in the order that ``Region.pair`` counts. Nothing else of a pair is needed, so that
+    what a worker holds does not grow with the names of a large collection.
 
     Raises:
         DataError: the file cannot be read, or does not fit the collection.
     """
-    by_files = {_files(pair, collection.levels): index for index, pair in enumerate(collection.pairs)}
+    numbers = {key: index for index, key in enumerate(keys.tolist())}
     try:
         text = path.read_bytes().decode("utf-8", "surrogateescape")
-        rows = list(csv.DictReader(io.StringIO(text, newline="")))
-        regions = tuple(_region(row, by_files) for row in rows)
+        regions = tuple(_region(row, numbers) for row in csv.DictReader(io.StringIO(text, newline="")))
     except OSError as error:
         raise DataError(Problem(f"the split cannot be read ({error.strerror})", shown(path))) from error
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         problem = "the split does not fit these images and labels"
         raise DataError(Problem(problem, f"{shown(path)}: {error}", "split anew: remove the file")) from error
-    if missing := len(
-        by_files.keys() - {_files(collection.pairs[region.pair], collection.levels) for region in regions}
-    ):
-        raise DataError(Problem(f"the split lacks {missing} of {len(by_files)} images", shown(path), "remove the file"))
+    if missing := len(keys) - len({region.pair for region in regions}):
+        raise DataError(Problem(f"the split lacks {missing} of {len(keys)} images", shown(path), "remove the file"))
     return regions
 
 
@@ -233,11 +244,15 @@ def _joined(paths: Iterable[Path], levels: int) -> str:
     return names[0] if len(names) == 1 and not names[0].startswith("[") else json.dumps(names, ensure_ascii=False)
 
 
-def _region(row: Mapping[str, str], by_files: Mapping[tuple[str, str, int], int]) -> Region:
-    files = row["image"], row["label"], int(row["plane"])
-    if files not in by_files:
+def _key(image: str, label: str, plane: int) -> int:
+    return int.from_bytes(hashlib.blake2b(json.dumps([image, label, plane]).encode(), digest_size=8).digest(), "big")
+
+
+def _region(row: Mapping[str, str], numbers: Mapping[int, int]) -> Region:
+    key = _key(row["image"], row["label"], int(row["plane"]))
+    if key not in numbers:
         raise ValueError(f"{row['image']!r} with {row['label']!r} is not in the collection")
     if row["subset"] not in ("train", "validation"):
         raise ValueError(f"{row['subset']!r} is neither train nor validation")
     subset: Subset = "train" if row["subset"] == "train" else "validation"
-    return Region(by_files[files], int(row["y0"]), int(row["y1"]), int(row["x0"]), int(row["x1"]), subset)
+    return Region(numbers[key], int(row["y0"]), int(row["y1"]), int(row["x0"]), int(row["x1"]), subset)

@@ -1,4 +1,4 @@
-"""One run: a model trained epoch by epoch. Knows no Ray, writes no file."""
+"""One run: a model trained epoch by epoch. Knows no Ray, writes no file but a note in the cache."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tune_smp.data.store.image_store import ImageStore
 from tune_smp.errors import DataError, Problem
 from tune_smp.settings.run import RunSettings
 from tune_smp.training.batch_norm import remembers_its_start, statistics_of
-from tune_smp.training.batch_size import measure_batch_size, useful_batch_size
+from tune_smp.training.batch_size import described, measure_batch_size, random_tile, useful_batch_size
 from tune_smp.training.builders import ModelShape, build_model
 from tune_smp.training.early_stopping import EarlyStopping
 from tune_smp.training.feed import TileFeed
@@ -28,6 +28,7 @@ from tune_smp.training.pretrained import adopt_weights, load_earlier_run, optimi
 from tune_smp.training.run_state import EpochReport, RunState, Used, format_of
 from tune_smp.training.seeding import seeded
 from tune_smp.training.step import Tiles, TrainingStep
+from tune_smp.training.step_memory import StepMemory
 from tune_smp.training.time_budget import TimeBudget
 from tune_smp.training.validation import NOT_VALIDATED, Validation, better, validate
 
@@ -65,6 +66,7 @@ class TrainingRun:
             keep_freed_memory()
         self.shape = ModelShape.of(settings, channels=store.channels, classes=store.class_map.classes)
         self.feed = TileFeed(settings, store, regions, device=self.device)
+        self._cache = store.path.parent
         self.precision = choose_precision(
             settings.precision,
             self.device,
@@ -369,20 +371,17 @@ class TrainingRun:
         )
 
     def _measured_batch_size(self) -> int:
-        size, device = self.settings.resolved_tile_size, self.device
+        device = self.device
         most = useful_batch_size(
             tiles=self.feed.training_tiles,
             steps_per_epoch=self.settings.steps_per_epoch,
             device_type=device.type,
         )
-        channels = self.shape.classes if self.settings.segmentation_mode == "multilabel" else 1
         with seeded(self.settings.seed, 0, device):
-            tile = Tiles(
-                torch.rand(1, self.shape.channels, size, size, device=device),
-                torch.randint(0, 2, (1, channels, size, size), dtype=torch.uint8, device=device),
-                has_ignored=True,
-            )
-        return measure_batch_size(self._new_step, self.model, tile=tile, most=most)
+            tile = random_tile(self.settings, self.shape, device)
+        network = described(self.settings, self.shape, precision=self.precision, device=device)
+        memory = StepMemory(self._cache, network)
+        return measure_batch_size(self._new_step, self.model, tile=tile, most=most, memory=memory)
 
     def _keep_best_weights(self) -> None:
         """The next epoch changes the weights: copy them if they are the best so far."""

@@ -175,7 +175,7 @@ def build_run(trial: TrialConfig) -> TrainingRun:
     return TrainingRun(
         settings,
         store,
-        read_split(trial.split, store.collection),
+        read_split(trial.split, store.keys),
         state=checkpoint.load(trial.start_from) if trial.start_from is not None else None,
     )
 

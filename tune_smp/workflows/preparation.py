@@ -75,7 +75,7 @@ def split_anew(store: ImageStore, settings: DataSettings, *, seed: int) -> tuple
 def reopen(settings: RunFlags, folder: RunFolder) -> PreparedData:
     """The same data as an earlier session had, split as split.csv says. Raises DataError."""
     store, _ = decode(settings)
-    return PreparedData(store, read_split(folder.split, store.collection))
+    return PreparedData(store, read_split(folder.split, store.keys))
 
 
 def decode(settings: DataSettings) -> tuple[ImageStore, tuple[str, ...]]:

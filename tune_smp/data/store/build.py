@@ -22,6 +22,7 @@ from tune_smp.data.labels import ClassMap, Mode, learn_class_map
 from tune_smp.data.pairing.pairs import Collection, Pair
 from tune_smp.data.processes import Workers
 from tune_smp.data.reading.image_reader import PALETTE_NOTE
+from tune_smp.data.split import pair_keys
 from tune_smp.data.store import pair_checks
 from tune_smp.data.store.decoding import (
     Decoded,
@@ -273,8 +274,9 @@ def _constant_note(stored: Sequence[_Stored]) -> tuple[str, ...]:
 def _write_records(
     folder: Path, collection: Collection, class_map: ClassMap, stored: Sequence[_Stored], notes: Sequence[str]
 ) -> None:
-    write_tables(folder, _tables(stored))
-    written = write_collection(folder, replace(collection, pairs=tuple(one.plane.pair for one in stored)))
+    kept = replace(collection, pairs=tuple(one.plane.pair for one in stored))
+    write_tables(folder, {"pair_keys": pair_keys(kept), **_tables(stored)})
+    written = write_collection(folder, kept)
     StoreIndex(class_map, tuple(notes), collection_bytes=written).write(folder)
     flush_to_disk(folder)
 

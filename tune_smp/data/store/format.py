@@ -25,12 +25,12 @@ from numpy.typing import NDArray
 from tune_smp.data.labels import ClassMap
 from tune_smp.data.pairing.pairs import Collection, Pair
 
-FORMAT_VERSION = 3  # raised when older stores must be built anew
+FORMAT_VERSION = 4  # raised when older stores must be built anew
 ALIGNMENT = 64  # bytes; an array that begins at a cache line
 INDEX, COLLECTION, IMAGES, MASKS = "index.json", "collection.json", "images.bin", "masks.bin"
 STATISTICS = ("minimum", "maximum", "mean", "std", "low", "high")  # fields of ChannelStatistics, one number per channel
 TABLES = (
-    *("image_places", "image_dtypes", "mask_places"),
+    *("pair_keys", "image_places", "image_dtypes", "mask_places"),
     *("statistics", "quantiles", "class_pixels", "totals", "foreground", "foreground_starts"),
 )
 

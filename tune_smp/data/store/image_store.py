@@ -54,10 +54,11 @@ class ImageStore:
         ends = extent_at(places[-1], _text(dtypes[-1])).end, extent_at(masks[-1], BYTES).end
         if ends[0] > self._images.size or ends[1] > self._masks.size:
             raise ValueError("files are shorter than the tables say")
-        if len({len(self._tables[name]) for name in ("image_places", "image_dtypes", "mask_places", "totals")}) != 1:
+        of_pairs = "pair_keys", "image_places", "image_dtypes", "mask_places", "totals"
+        if len({len(self._tables[name]) for name in of_pairs}) != 1:
             raise ValueError("the tables have different lengths")
         self.channels = int(places[0, 1])
-        self.sizes: tuple[tuple[int, int], ...] = tuple(zip(*places[:, 2:].T.tolist(), strict=True))
+        self.sizes = _without_copies(places[:, 2:])
         of_batches = np.uint8 if (dtypes == BYTES.encode("ascii")).all() else np.float32
         self.dtype = np.dtype(of_batches)
 
@@ -70,6 +71,12 @@ class ImageStore:
             with suppress(OSError):  # opened no more, it is built anew
                 (self.path / INDEX).unlink()
             raise _damaged(self.path) from error
+
+    @property
+    def keys(self) -> NDArray[np.uint64]:
+        """(n,) the number of each pair by which a split finds it; see ``pair_keys``."""
+        keys: NDArray[np.uint64] = self._tables["pair_keys"]
+        return keys
 
     @property
     def pairs(self) -> tuple[Pair, ...]:
@@ -126,6 +133,12 @@ class ImageStore:
     def ignored_pixels(self, index: int) -> int:
         """Values of the mask that are IGNORE."""
         return int(self._tables["totals"][index, 1])
+
+
+def _without_copies(sizes: NDArray[np.int64]) -> tuple[tuple[int, int], ...]:
+    """The rows as tuples, equal ones the same object: images of one size, as most have, then take 8 bytes each."""
+    known: dict[tuple[int, int], tuple[int, int]] = {}
+    return tuple(known.setdefault(size, size) for size in map(tuple, sizes.tolist()))
 
 
 def _text(dtype: np.bytes_) -> str:

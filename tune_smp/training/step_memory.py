@@ -1,0 +1,68 @@
+"""What training steps were measured to need, kept in the cache folder: the next run of such a network measures nothing.
+
+A run that leaves its batch size open would else try one size after the other, each time that it starts: seconds on a
+GPU, a forward pass on a CPU, for every trial of a search.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from tune_smp.writing import whole_file
+
+FOLDER = "step-memory"
+
+
+class StepMemory:
+    """Bytes of memory that a step of one network takes, by the tiles of its batch.
+
+    One small file for each network; a file that is missing, damaged or cannot be written counts as empty.
+    """
+
+    def __init__(self, cache: Path, network: Mapping[str, object]) -> None:
+        """``network``: all that the memory depends on but the number of tiles, as JSON values."""
+        described = json.dumps(network, sort_keys=True)
+        self._path = cache / FOLDER / f"{hashlib.blake2b(described.encode(), digest_size=16).hexdigest()}.json"
+        self._taken, self._refused = _read(self._path)
+
+    def fits(self, tiles: int, *, allowed: float) -> bool | None:
+        """Whether a step with so many tiles stays within the ``allowed`` bytes; None where nobody knows."""
+        taken = self.taken(tiles)
+        if taken is not None:
+            return taken <= allowed
+        return False if allowed <= self._refused.get(str(tiles), -1) else None
+
+    def taken(self, tiles: int) -> int | None:
+        """Bytes that a step with so many tiles took; None where it was not measured."""
+        return self._taken.get(str(tiles))
+
+    def note_taken(self, tiles: int, nbytes: int) -> None:
+        """Note what a step took."""
+        self._taken[str(tiles)] = nbytes
+        self._write()
+
+    def note_refused(self, tiles: int, *, allowed: float) -> None:
+        """Note that memory ran out where so many bytes were allowed."""
+        self._refused[str(tiles)] = int(allowed)
+        self._write()
+
+    def _write(self) -> None:
+        with suppress(OSError):
+            self._path.parent.mkdir(exist_ok=True)
+            with whole_file(self._path) as temporary:
+                temporary.write_text(json.dumps([self._taken, self._refused]), "utf-8")
+
+
+def _read(path: Path) -> tuple[dict[str, int], dict[str, int]]:
+    try:
+        taken, refused = json.loads(path.read_text("utf-8"))
+        return (
+            {str(tiles): int(nbytes) for tiles, nbytes in taken.items()},
+            {str(tiles): int(nbytes) for tiles, nbytes in refused.items()},
+        )
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}, {}
