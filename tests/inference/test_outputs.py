@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,8 +23,9 @@ from tune_smp.data.reading.image_reader import ImageInfo
 from tune_smp.data.reading.images import LabelWriter
 from tune_smp.errors import DataError, Problem, ResourceError
 from tune_smp.inference.blending import Rows
-from tune_smp.inference.outputs import plan_outputs, to_labels, write_rows
+from tune_smp.inference.outputs import plan_outputs, to_labels
 from tune_smp.inference.sources import StackedReader
+from tune_smp.inference.writing import PredictionWriter
 
 
 def groups(folder: Path, *names: str) -> list[ImageGroup]:
@@ -102,7 +104,8 @@ def test_rows_of_every_plane_arrive_in_the_file(
     ]
     info = ImageInfo(1, height, width, planes, np.dtype(np.uint8))
 
-    write_rows(rows, tmp_path / f"a.{suffix}", info=info, preprocessing=model, output=output)
+    with PredictionWriter(model, output) as writer:
+        writer.write(rows, tmp_path / f"a.{suffix}", info=info)
 
     with open_image(tmp_path / f"a.{suffix}") as reader:
         assert reader.info.planes == planes
@@ -125,14 +128,9 @@ def test_a_strip_that_cannot_be_written_ends_the_prediction(
             predicted += 1
             yield Rows(0, y + 1, np.zeros((1, 20, 33), np.float32))  # not where the row before ended
 
-    with pytest.raises(ValueError, match="do not follow"):
-        write_rows(
-            rows(),
-            tmp_path / "a.ome.tif",
-            info=ImageInfo(1, 200, 33, 1, np.dtype(np.uint8)),
-            preprocessing=model,
-            output="labels",
-        )
+    info = ImageInfo(1, 200, 33, 1, np.dtype(np.uint8))
+    with pytest.raises(ValueError, match="do not follow"), PredictionWriter(model, "labels") as writer:
+        writer.write(rows(), tmp_path / "a.ome.tif", info=info)
 
     assert predicted == 2  # the second was predicted while the first was written
     assert list(tmp_path.iterdir()) == []
@@ -149,14 +147,65 @@ def test_what_writing_raised_comes_before_what_predicting_the_next_strip_raised(
         raise DataError(Problem("the image is cut short"))
 
     monkeypatch.setattr(LabelWriter, "write", full)
-    with pytest.raises(ResourceError, match="the disk is full"):
-        write_rows(
-            rows(),
-            tmp_path / "a.ome.tif",
-            info=ImageInfo(1, 200, 33, 1, np.dtype(np.uint8)),
-            preprocessing=make_preprocessing("binary"),
-            output="labels",
-        )
+    info = ImageInfo(1, 200, 33, 1, np.dtype(np.uint8))
+    model: Preprocessing = make_preprocessing("binary")
+    with pytest.raises(ResourceError, match="the disk is full"), PredictionWriter(model, "labels") as writer:
+        writer.write(rows(), tmp_path / "a.ome.tif", info=info)
+    assert list(tmp_path.iterdir()) == []
+
+
+def flat(value: float, *, height: int = 20) -> Rows:
+    """The only strip of an image of 33 columns."""
+    return Rows(0, 0, np.full((1, height, 33), value, np.float32))
+
+
+def test_an_image_is_published_while_the_next_one_is_predicted(
+    tmp_path: Path, make_preprocessing: Callable[..., Any]
+) -> None:
+    info, written = ImageInfo(1, 20, 33, 1, np.dtype(np.uint8)), threading.Event()
+    first, second = tmp_path / "a.ome.tif", tmp_path / "b.ome.tif"
+
+    def rows() -> Iterator[Rows]:
+        assert written.wait(60), "the first image waits for the second"
+        assert first.exists() and not second.exists()
+        yield flat(1.0)
+
+    with PredictionWriter(make_preprocessing("binary"), "labels") as writer:
+        writer.write([flat(0.0)], first, info=info, on_written=written.set)
+        writer.write(rows(), second, info=info)
+    assert second.exists()
+
+
+def test_a_file_that_cannot_get_its_name_ends_the_prediction(
+    tmp_path: Path, make_preprocessing: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise ResourceError(Problem("the disk is full"))
+
+    monkeypatch.setattr(LabelWriter, "_publish", full)
+    info, told = ImageInfo(1, 20, 33, 1, np.dtype(np.uint8)), []
+    model: Preprocessing = make_preprocessing("binary")
+    with pytest.raises(ResourceError, match="the disk is full"), PredictionWriter(model, "labels") as writer:
+        writer.write([flat(0.0)], tmp_path / "a.ome.tif", info=info, on_written=lambda: told.append(1))
+    assert not told
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_image_that_cannot_be_read_leaves_nothing_and_those_around_it_are_written(
+    tmp_path: Path, make_preprocessing: Callable[..., Any]
+) -> None:
+    info = ImageInfo(1, 40, 33, 1, np.dtype(np.uint8))
+
+    def cut_short() -> Iterator[Rows]:
+        yield flat(0.0)
+        raise DataError(Problem("the image is cut short"))
+
+    with PredictionWriter(make_preprocessing("binary"), "labels") as writer:
+        writer.write([flat(0.0, height=40)], tmp_path / "a.ome.tif", info=info)
+        with pytest.raises(DataError, match="cut short"):
+            writer.write(cut_short(), tmp_path / "b.ome.tif", info=info)
+        writer.write([flat(0.0, height=40)], tmp_path / "c.ome.tif", info=info)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.ome.tif", "c.ome.tif"]
 
 
 def micrographs(folder: Path) -> None:
@@ -184,7 +233,8 @@ def written(folder: Path, name: str, suffix: str) -> Path:
             Rows(plane, 0, np.full((1, info.height, info.width), float(plane % 2), np.float32))
             for plane in range(info.planes)
         ]
-        write_rows(ones, output, info=info, preprocessing=model, output="labels")
+        with PredictionWriter(model, "labels") as writer:
+            writer.write(ones, output, info=info)
     return output
 
 

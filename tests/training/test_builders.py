@@ -11,7 +11,7 @@ import torch
 from tune_smp.choices.architectures import ARCHITECTURES, Architecture
 from tune_smp.errors import SettingsError
 from tune_smp.settings.run import RunSettings
-from tune_smp.training.builders import ModelShape, build_model, empty_model
+from tune_smp.training.builders import ModelShape, NoRandomWeights, build_model, empty_model
 
 MakeSettings = Callable[..., RunSettings]
 RESNET = "ResNet,resnet18,imagenet"
@@ -51,6 +51,20 @@ def test_running_statistics_follow_at_the_usual_pace(make_settings: MakeSettings
         make_settings(encoder_base_variant_weights="EfficientNet,efficientnet-b0,random"), channels=1, classes=1
     )
     assert {layer.momentum for layer in model.modules() if isinstance(layer, torch.nn.BatchNorm2d)} == {0.1}
+
+
+@pytest.mark.parametrize("encoder", ["resnet18", "mit_b0", "tu-test_efficientnet"])
+def test_a_model_without_random_weights_is_the_one_that_is_loaded_into_it(encoder: str) -> None:
+    shape = ModelShape("Unet", encoder, channels=3, classes=2)
+    original = shape.build().eval()
+    before = torch.get_rng_state()
+    with NoRandomWeights():
+        built = shape.build()
+    assert torch.equal(torch.get_rng_state(), before), "nothing was drawn"
+    built.load_state_dict(original.state_dict())
+    images = torch.rand(1, 3, 64, 64)
+    assert torch.equal(built.eval()(images), original(images))
+    assert all(torch.equal(*pair) for pair in zip(built.buffers(), original.buffers(), strict=True))
 
 
 def test_sparse_gradients_meet_plain_weights_only(make_settings: MakeSettings) -> None:

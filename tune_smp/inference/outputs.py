@@ -1,11 +1,10 @@
-"""Writing predictions: a name for every output, label values or probabilities, file by file, whole or not at all."""
+"""What predictions become: a name for every output, and label values from probabilities."""
 
 from __future__ import annotations
 
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,10 +15,7 @@ from numpy.typing import NDArray
 from tune_smp.data.pairing.collection import ImageGroup
 from tune_smp.data.preprocessing import Preprocessing
 from tune_smp.data.reading.formats import image_stem
-from tune_smp.data.reading.image_reader import ImageInfo
-from tune_smp.data.reading.images import LabelWriter
 from tune_smp.errors import DataError, Problem, listing
-from tune_smp.inference.blending import Rows
 from tune_smp.texts import shown
 
 Output = Literal["labels", "probabilities"]
@@ -71,37 +67,6 @@ def to_prediction(probabilities: NDArray[np.float32], preprocessing: Preprocessi
 def to_labels(probabilities: NDArray[np.float32], preprocessing: Preprocessing) -> NDArray[Any]:
     """Probabilities (K, h, W) → label values (C, h, W)."""
     return preprocessing.class_map.decode(to_prediction(probabilities, preprocessing))
-
-
-def write_rows(
-    rows: Iterable[Rows], path: Path, *, info: ImageInfo, preprocessing: Preprocessing, output: Output
-) -> None:
-    """Write all rows of one image, of every plane, as labels or as probabilities with a channel per class.
-
-    A strip is written while the next one is predicted.
-    """
-    labels, class_map = output == "labels", preprocessing.class_map
-    dtype = class_map.decode(np.zeros((class_map.classes, 1, 1), np.uint8)).dtype if labels else np.dtype(np.float32)
-    channels = 1 if labels and class_map.mode == "multiclass" else class_map.classes
-    path.parent.mkdir(parents=True, exist_ok=True)
-    shape = info.planes, channels, info.height, info.width
-    with (
-        LabelWriter(path, shape=shape, dtype=dtype, times=info.times, calibration=info.calibration) as writer,
-        ThreadPoolExecutor(1, thread_name_prefix="write") as thread,
-    ):
-
-        def write(strip: Rows) -> None:
-            pixels = to_labels(strip.probabilities, preprocessing) if labels else strip.probabilities
-            writer.write(pixels, plane=strip.plane, y=strip.y)
-
-        written: Future[None] = Future()
-        written.set_result(None)
-        try:
-            for strip in rows:
-                written.result()  # one strip waits at most
-                written = thread.submit(write, strip)
-        finally:
-            written.result()  # what writing raised comes first: it happened before
 
 
 def _shared_outputs(jobs: Iterable[Job]) -> list[Problem]:

@@ -21,11 +21,12 @@ from tune_smp.data.view_gains import WORTH_A_NOTE, ViewGains
 from tune_smp.errors import DataError, Problem, SettingsError, listing
 from tune_smp.inference.ensemble import EnsemblePredictor
 from tune_smp.inference.model_folder import ExportedModel, open_model
-from tune_smp.inference.outputs import Job, plan_outputs, write_rows
+from tune_smp.inference.outputs import Job, plan_outputs
 from tune_smp.inference.predictor import Predictor, check_channels
 from tune_smp.inference.sources import StackedReader
 from tune_smp.inference.tiling import Tiling
 from tune_smp.inference.views import taken_preset
+from tune_smp.inference.writing import PredictionWriter
 from tune_smp.settings.predict import PredictSettings
 from tune_smp.texts import shown
 from tune_smp.training.precision import choose_device, use_fast_kernels
@@ -168,20 +169,17 @@ def _predict_all(
     on_image: Callable[[str], None],
 ) -> _Sorted:
     numbers = itertools.count(1)
-    # The next image is opened and decoded while one is predicted.
+    # The next image is opened and decoded while one is predicted, and the one before is written.
     newest: list[StackedReader] = []
     images = ahead((_opened(job, newest) for job in jobs), count=1)
 
     def predict(job: Job) -> None:
-        number, image = next(numbers), next(images)
-        with image.result() as reader, closing(predictor.predict(reader)) as rows:
-            write_rows(
-                rows, job.output, info=reader.info, preprocessing=predictor.preprocessing, output=settings.output
-            )
-        on_image(f"{number} of {len(jobs)}: {shown(job.name)}")
+        line = f"{next(numbers)} of {len(jobs)}: {shown(job.name)}"
+        with next(images).result() as reader, closing(predictor.predict(reader)) as rows:
+            writer.write(rows, job.output, info=reader.info, on_written=lambda: on_image(line))
 
     try:
-        with closing(images):
+        with closing(images), PredictionWriter(predictor.preprocessing, settings.output) as writer:
             return _each(jobs, predict)
     finally:
         for reader in newest:  # nobody came to it where an error or Ctrl-C ended the others

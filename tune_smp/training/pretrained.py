@@ -19,7 +19,7 @@ from tune_smp.choices.architectures import ARCHITECTURES, MOST_CHANNELS, NO_ATTE
 from tune_smp.choices.encoders import RANDOM, find_encoder
 from tune_smp.errors import file_error, listing
 from tune_smp.training import checkpoint, original_plugin
-from tune_smp.training.builders import ModelShape, empty_model
+from tune_smp.training.builders import ModelShape, NoRandomWeights, empty_model
 
 HEAD = "segmentation_head."
 CHECKPOINT = "checkpoint.pth"
@@ -153,7 +153,8 @@ def load_exported(folder: Path) -> nn.Module:
     if strange:
         raise file_error(folder / CONFIG, f"the model has arguments that smp does not know: {', '.join(strange)}", "")
     try:
-        model: nn.Module = architecture(**{**arguments, "encoder_weights": None})
+        with NoRandomWeights():
+            model: nn.Module = architecture(**{**arguments, "encoder_weights": None})
         model.load_state_dict(weights)
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise file_error(folder, f"configuration and weights do not fit: {error}", "export the model again") from error
