@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tune_smp.data.tiles import Window, windows
+from tune_smp.errors import ResourceError
 from tune_smp.inference import blending
 from tune_smp.inference.blending import RowBlender, Rows
 
@@ -21,9 +26,8 @@ def blended(field: np.ndarray, *, tile: int, overlap: int) -> list[Rows]:
     for window in windows(height, width, tile=tile, overlap=overlap):
         padded = np.full((classes, tile, tile), 1e9, np.float32)
         padded[:, : window.height, : window.width] = field[:, *window.slices]
-        if (rows := blender.add(window, torch.from_numpy(padded))) is not None:
-            strips.append(rows)
-    return [*strips, blender.finish(height)]
+        strips += blender.add(window, torch.from_numpy(padded))
+    return [*strips, *blender.finish(height)]
 
 
 @settings(max_examples=60, deadline=None)
@@ -54,10 +58,10 @@ def test_a_wide_band_is_held_by_the_host(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_the_middle_of_a_tile_counts_more_than_its_edge() -> None:
     blender = RowBlender(plane=0, classes=1, width=48, tile=32, overlap=16)
-    blender.add(Window(0, 0, 32, 32), torch.zeros(1, 32, 32))
-    blender.add(Window(0, 16, 32, 32), torch.ones(1, 32, 32))
-
-    row = blender.finish(32).probabilities[0, 16]
+    assert not list(blender.add(Window(0, 0, 32, 32), torch.zeros(1, 32, 32)))
+    assert not list(blender.add(Window(0, 16, 32, 32), torch.ones(1, 32, 32)))
+    (rows,) = blender.finish(32)
+    row = rows.probabilities[0, 16]
 
     assert row[:16].max() == 0.0
     assert row[32:].min() == 1.0
@@ -69,3 +73,29 @@ def test_the_middle_of_a_tile_counts_more_than_its_edge() -> None:
 def test_strips_are_never_higher_than_a_tile(overlap: int) -> None:
     strips = blended(np.zeros((1, 500, 20), np.float32), tile=32, overlap=overlap)
     assert max(rows.probabilities.shape[1] for rows in strips) <= 32
+
+
+def test_of_a_wide_image_with_many_classes_the_band_lies_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    field = np.random.default_rng(0).random((5, 70, 90), np.float32)
+    wanted = np.concatenate([rows.probabilities for rows in blended(field, tile=32, overlap=8)], axis=1)
+
+    monkeypatch.setattr(blending, "LARGEST_IN_MEMORY", 1000)
+    monkeypatch.setattr(blending, "LARGEST_STRIP", 3 * 5 * 90 * 4)
+    strips = blended(field, tile=32, overlap=8)
+
+    assert max(rows.probabilities.shape[1] for rows in strips) == 3
+    assert np.array_equal(np.concatenate([rows.probabilities for rows in strips], axis=1), wanted)
+    mapped = Path("/proc/self/maps").read_text()
+    blender = RowBlender(plane=0, classes=5, width=90, tile=32, overlap=8)
+    assert Path("/proc/self/maps").read_text().count("(deleted)") == mapped.count("(deleted)") + 1
+    del blender
+
+
+def test_a_disk_that_is_too_small_for_the_band_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(blending, "LARGEST_IN_MEMORY", 1000)
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(ResourceError, match=r"temporary disk space \(No space left on device\)"):
+        RowBlender(plane=0, classes=5, width=90, tile=32, overlap=8)

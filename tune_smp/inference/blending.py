@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,10 +12,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tune_smp.data.temporary import temporary_folder
 from tune_smp.data.tiles import Window, blend_weights
+from tune_smp.errors import Problem, ResourceError
 
 LARGEST_ON_A_GPU = 2**28
 """Bytes of a band on a GPU; a larger one, of a wide image with many classes, is held by the host."""
+LARGEST_IN_MEMORY = 2**30
+"""Bytes of a band in the host's memory; a larger one lies in a temporary file, which the system writes and reads."""
+LARGEST_STRIP = 2**25
+"""Bytes of the probabilities that are handed out at once."""
 
 
 @dataclass(frozen=True)
@@ -28,16 +37,18 @@ class RowBlender:
     """The weighted mean of overlapping tiles of one plane, taken on the device that predicts them.
 
     Tiles come in the order of ``tiles.windows``, row by row: what lies above a tile is finished when the tile comes.
-    Only the band of rows that a tile spans is held: (K + 1) · tile · W float32, whatever the height of the image.
+    Only the band of rows that a tile spans is held: (K + 1) · tile · W float32, whatever the height of the image; of a
+    wide image with many classes it is a temporary file.
     """
 
     def __init__(
         self, *, plane: int, classes: int, width: int, tile: int, overlap: int, device: torch.device | str = "cpu"
     ) -> None:
+        """Raises ResourceError where the temporary file does not fit on the disk."""
         self._plane = plane
         device = device if (classes + 1) * tile * width * 4 <= LARGEST_ON_A_GPU else "cpu"
         self._weights = torch.from_numpy(blend_weights(tile, overlap)).to(device)
-        self._sums = torch.zeros((classes, tile, width), device=device)
+        self._sums = _zeros((classes, tile, width), torch.device(device))
         self._weight_sums = torch.zeros((tile, width), device=device)
         self._y = 0  # the row of the image that is the band's first
 
@@ -46,26 +57,45 @@ class RowBlender:
         """Memory of the band, in bytes."""
         return self._sums.nbytes + self._weight_sums.nbytes
 
-    def add(self, window: Window, probabilities: Tensor) -> Rows | None:
-        """Add one tile (K, tile, tile), of which the window's part counts; returns the rows that this finishes."""
-        finished = self._advance(window.y) if window.y > self._y else None
+    def add(self, window: Window, probabilities: Tensor) -> Iterator[Rows]:
+        """Add one tile (K, tile, tile), of which the window's part counts; gives the rows that this finishes."""
+        if window.y > self._y:
+            yield from self._advance(window.y)
         rows, columns = slice(0, window.height), slice(window.x, window.x + window.width)
         weights = self._weights[: window.height, : window.width]
         probabilities = probabilities.to(self._sums.device)
         self._sums[:, rows, columns] += probabilities[:, : window.height, : window.width] * weights
         self._weight_sums[rows, columns] += weights
-        return finished
 
-    def finish(self, height: int) -> Rows:
+    def finish(self, height: int) -> Iterator[Rows]:
         """The rows from the last tiles to the end of the image."""
         return self._advance(height)
 
-    def _advance(self, y: int) -> Rows:
+    def _advance(self, y: int) -> Iterator[Rows]:
         """Hand out the rows above ``y`` and move the band down to it."""
         count = y - self._y
-        rows = Rows(self._plane, self._y, (self._sums[:, :count] / self._weight_sums[:count]).cpu().numpy())
-        for band in (self._sums, self._weight_sums):
-            band[..., :-count, :] = band[..., count:, :].clone()
-            band[..., -count:, :] = 0
+        at_once = max(1, LARGEST_STRIP // (self._sums[:, 0].numel() * 4))
+        for first in range(0, count, at_once):
+            rows = slice(first, min(first + at_once, count))
+            probabilities = self._sums[:, rows] / self._weight_sums[rows]
+            yield Rows(self._plane, self._y + first, probabilities.cpu().numpy())
+        for band in (*self._sums, self._weight_sums):  # one by one: the copy is that of one class
+            band[:-count] = band[count:].clone()
+            band[-count:] = 0
         self._y = y
-        return rows
+
+
+def _zeros(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Float32 zeros, in a temporary file where they are many."""
+    nbytes = 4 * int(np.prod(shape))
+    if device.type != "cpu" or nbytes <= LARGEST_IN_MEMORY:
+        return torch.zeros(shape, device=device)
+    folder = temporary_folder()
+    with tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, nbytes)  # a full disk would end the process later, without a word
+        except OSError as error:
+            said = f"blending needs {nbytes / 1e9:.1f} GB of temporary disk space ({error.strerror})"
+            fix = "free some space, or name another folder by TMPDIR"
+            raise ResourceError(Problem(said, str(folder), fix)) from error
+        return torch.from_numpy(np.memmap(file, np.float32, "r+", shape=shape))

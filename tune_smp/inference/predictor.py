@@ -104,9 +104,8 @@ class Predictor:
             for batch in batches:
                 probabilities = self._probabilities(np.stack([pixels for _, pixels in batch]), affine)
                 for (window, _), tile_probabilities in zip(batch, probabilities, strict=True):
-                    if (rows := blender.add(window, tile_probabilities)) is not None:
-                        yield rows
-        yield blender.finish(info.height)
+                    yield from blender.add(window, tile_probabilities)
+        yield from blender.finish(info.height)
 
     def _affine(self, bands: PlaneBands, statistics: ChannelStatistics | None) -> Affine:
         normalization = self.preprocessing.normalization
