@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 import pytest
 import ray
+from ray.train._internal.storage import StorageContext
 from typing_extensions import override
 
 from tests.tuning.trials import tiny_trial
@@ -21,7 +22,7 @@ from tune_smp.tuning.failures import failure_reason
 from tune_smp.tuning.ledger import SingleTrial
 from tune_smp.tuning.listeners import EpochResult, Listener
 from tune_smp.tuning.pruning import no_scheduler
-from tune_smp.tuning.trainable import SmpTrainable, TrialConfig, _as_plain, refusal_from_plain
+from tune_smp.tuning.trainable import CHECKPOINT_NAME, SmpTrainable, TrialConfig, _as_plain, refusal_from_plain
 from tune_smp.tuning.trial_record import TrialRecord
 from tune_smp.tuning.tuner import SearchPlan, run_trials
 
@@ -87,6 +88,53 @@ def test_a_listener_hears_everything_of_the_one_trial(one_ray: None, tmp_path: P
     assert (record.number, record.state, record.epochs, record.error) == (0, "completed", 2, None)
     kept = sorted(path.parent.name for path in tmp_path.glob("trials/trial_00000_*/checkpoint_*/checkpoint.pth"))
     assert kept == ["checkpoint_000000", "checkpoint_000001"]
+
+
+class Saving(SmpTrainable):
+    """A trial that saves as ours do, a few bytes."""
+
+    inode = 0
+
+    @override
+    def setup(self, config: dict[str, Any]) -> None: ...
+
+    @override
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        file = Path(checkpoint_dir) / CHECKPOINT_NAME
+        file.write_bytes(b"weights")
+        self.inode = file.stat().st_ino
+
+
+class Full(Saving):
+    @override
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        super().save_checkpoint(checkpoint_dir)
+        raise OSError("no space left")
+
+
+def ray_storage(folder: Path) -> StorageContext:
+    return StorageContext(storage_path=folder, experiment_dir_name="search", trial_dir_name="trial_0")
+
+
+def test_a_checkpoint_is_moved_to_its_place(one_ray: None, tmp_path: Path) -> None:
+    trial = Saving(config={}, storage=ray_storage(tmp_path))
+    for number in range(2):
+        place = tmp_path / "search" / "trial_0" / f"checkpoint_{number:06d}"
+        assert Path(trial.save().checkpoint.path) == place
+        assert (place / CHECKPOINT_NAME).read_bytes() == b"weights"
+        assert (place / CHECKPOINT_NAME).stat().st_ino == trial.inode, "a copy has another"
+    assert sorted(path.name for path in place.parent.iterdir()) == ["checkpoint_000000", "checkpoint_000001"]
+
+
+def test_without_a_storage_ray_saves_as_it_does(one_ray: None) -> None:
+    place = Path(Saving(config={}).save().checkpoint.path)
+    assert (place / CHECKPOINT_NAME).read_bytes() == b"weights"
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_nothing(one_ray: None, tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="no space left"):
+        Full(config={}, storage=ray_storage(tmp_path)).save()
+    assert list((tmp_path / "search" / "trial_0").iterdir()) == []
 
 
 def test_an_error_of_ours_comes_back_whole_and_is_not_tried_again(one_ray: None, tmp_path: Path) -> None:

@@ -10,11 +10,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
+from ray import tune
 from ray._private import ray_constants, services
 from ray._private.authentication import authentication_token_setup, authentication_utils
 from ray._private.authentication.http_token_authentication import get_auth_headers_if_auth_enabled
@@ -113,6 +116,36 @@ def only_what_is_used(*, dashboard: bool) -> Iterator[None]:
         yield
     finally:
         parameters.RayParams = whole
+
+
+@contextlib.contextmanager
+def moving_checkpoints(trainable: tune.Trainable) -> Iterator[str | None]:
+    """A folder for a checkpoint that ``trainable`` saves in the block, which Ray then moves into its storage.
+
+    Ray itself writes to the system's temporary folder and copies from there: each epoch twice the bytes. None, and as
+    Ray does, where the storage is none of this machine's file systems.
+    """
+    storage = trainable._storage
+    if storage is None or storage.storage_filesystem.type_name != "local":
+        yield None
+        return
+    Path(storage.trial_fs_path).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".saving_", dir=storage.trial_fs_path) as folder:
+        storage.persist_current_checkpoint = functools.partial(_moved_into, storage)
+        try:
+            yield folder
+        finally:
+            del storage.persist_current_checkpoint
+
+
+def _moved_into(storage: Any, checkpoint: tune.Checkpoint) -> tune.Checkpoint:
+    """As Ray's own ``persist_current_checkpoint`` does; each file appears whole."""
+    storage._check_validation_file()  # a storage that the nodes do not share is reported
+    place = Path(storage.checkpoint_fs_path)
+    place.mkdir(parents=True, exist_ok=True)
+    for file in Path(checkpoint.path).iterdir():
+        file.replace(place / file.name)
+    return tune.Checkpoint(path=storage.checkpoint_fs_path, filesystem=storage.storage_filesystem)
 
 
 def put_in_bracket(scheduler: AsyncHyperBandScheduler, trial_id: str, number: int) -> None:

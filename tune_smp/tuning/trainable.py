@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ray import tune
 
 from tune_smp.errors import NoTrialSucceededError, OutOfMemoryError, Problem, TuneSmpError
+from tune_smp.tuning.ray_private import moving_checkpoints
 from tune_smp.tuning.worker_environment import write_as_the_user_does
 
 if TYPE_CHECKING:
@@ -104,6 +105,11 @@ class SmpTrainable(tune.Trainable):
             return dict(_as_result(report, self._run))
         except Exception as error:  # noqa: BLE001 - sorted out there; what may pass is raised again for Ray
             return self._refused(self._refuse(error))
+
+    def save(self, checkpoint_dir: str | None = None) -> Any:
+        """Save where it is kept: see ``moving_checkpoints``."""
+        with moving_checkpoints(self) as folder:
+            return super().save(checkpoint_dir or folder)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Write the run's whole state."""
