@@ -8,8 +8,9 @@ kept back. Nothing else should run on the machine. What is recorded already is n
     python -m benchmarks.real_searches --data COLLECTIONS --work FOLDER [--minutes 10] [--collections a,b] [--seeds 0,1]
     python -m benchmarks.real_searches --report
 
-``data/real_searches.json`` has a record for each search and each default: collection, seed, minutes, and for each model
-its pixels (tp, fp, fn, tn) of each class, image by image.
+``data/real_searches.json`` has a record for each search and each default: collection, seed, minutes, the commit of the
+program (none in the oldest), and for each model its pixels (tp, fp, fn, tn) of each class, image by image. To complete
+the records of an earlier commit, check that one out and pass ``--commit`` as the records have it.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ SPACE = "quick"
 DEFAULT, PROVED, DELIVERED = "default", "proved", "delivered"
 MODELS = (DEFAULT, PROVED, DELIVERED)
 COMMANDS = ("search", "train")
-KEY = ("command", "collection", "seed", "minutes")
+KEY = ("command", "collection", "seed", "minutes", "commit")
 
 Record = Mapping[str, Any]
 
@@ -94,7 +95,7 @@ def run(command: str, flags: Mapping[str, Any]) -> float:
     return round(time.monotonic() - began, 1)
 
 
-def measure(data: Path, work: Path, command: str, collection: str, seed: int, minutes: float) -> Record:
+def measure(data: Path, work: Path, command: str, collection: str, seed: int, minutes: float, commit: str) -> Record:
     """One search, or one default, from the images to the pixels of those kept back."""
     everything = RunSettings.from_flags({**data_flags(data / collection, collection), "outputDir": work / "none"})
     store = open_store(everything, find_collection(everything))
@@ -114,7 +115,8 @@ def measure(data: Path, work: Path, command: str, collection: str, seed: int, mi
         models = {DEFAULT: output}
     summary = json.loads((output / "summary.json").read_text("utf-8"))
     return {
-        **{"command": command, "collection": collection, "seed": seed, "minutes": minutes, "seconds": seconds},
+        **{"command": command, "collection": collection, "seed": seed, "minutes": minutes, "commit": commit},
+        "seconds": seconds,
         **{name: summary[name] for name in ("best_metric", "trials", "epochs", "final")},
         "counts": {name: counts_on(model, store, kept) for name, model in models.items()},
     }
@@ -122,9 +124,9 @@ def measure(data: Path, work: Path, command: str, collection: str, seed: int, mi
 
 def pairs(records: Sequence[Record]) -> list[Record]:
     """The searches and the defaults of the same collection, seed and minutes, with the pixels of all three models."""
-    of_command: dict[str, dict[tuple[str, int, float], Record]] = {command: {} for command in COMMANDS}
+    of_command: dict[str, dict[tuple[Any, ...], Record]] = {command: {} for command in COMMANDS}
     for record in records:
-        of_command[record["command"]][record["collection"], record["seed"], record["minutes"]] = record
+        of_command[record["command"]][key_of(record)[1:]] = record
     searches, defaults = (of_command[command] for command in COMMANDS)
     return [
         {**search, "counts": {**search["counts"], **defaults[key]["counts"]}}
@@ -173,6 +175,15 @@ def report(records: Sequence[Record]) -> None:
         print("over the searches {:+.4f} to {:+.4f}".format(*np.percentile(drawn, [2.5, 97.5])))
 
 
+def key_of(record: Record) -> tuple[Any, ...]:
+    return tuple(record.get(name, "") for name in KEY)
+
+
+def head() -> str:
+    words = ["git", "rev-parse", "--short", "HEAD"]
+    return subprocess.check_output(words, cwd=Path(__file__).parent, text=True).strip()
+
+
 def recorded() -> list[Record]:
     found: list[Record] = json.loads(RECORDS.read_text("utf-8")) if RECORDS.exists() else []
     return found
@@ -186,16 +197,21 @@ def main() -> None:
     parser.add_argument("--collections", default=",".join(COLLECTIONS))
     parser.add_argument("--seeds", default="0,1")
     parser.add_argument("--commands", default=",".join(COMMANDS))
+    parser.add_argument("--commit", help="the program's, where the copy that runs is no repository")
     parser.add_argument("--report", action="store_true")
     arguments = parser.parse_args()
     if arguments.report:
-        report(pairs(recorded()))
+        found = pairs(recorded())
+        for commit in sorted({record.get("commit", "") for record in found}):
+            print(f"\n{commit or 'before commits were recorded'}")
+            report([record for record in found if record.get("commit", "") == commit])
         return
+    commit = arguments.commit or head()
     for seed in map(int, arguments.seeds.split(",")):
         for collection in arguments.collections.split(","):
             for command in arguments.commands.split(","):
-                key = (command, collection, seed, arguments.minutes)
-                if key not in [tuple(row[name] for name in KEY) for row in recorded()]:
+                key = (command, collection, seed, arguments.minutes, commit)
+                if key not in map(key_of, recorded()):
                     record = measure(arguments.data.absolute(), arguments.work.absolute(), *key)
                     RECORDS.write_text(json.dumps([*recorded(), record]) + "\n", "utf-8")
             report(pairs(recorded()))
