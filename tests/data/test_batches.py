@@ -139,17 +139,8 @@ def test_fewer_tiles_than_a_batch_make_one_full_batch(numbered: ImageStore) -> N
 def test_reflection_is_that_of_numpy(length: int, before: int, after: int) -> None:
     expected = np.pad(np.arange(length), (before, after), mode="reflect" if length > 1 else "edge")
     np.testing.assert_array_equal(
-        reflected(np.arange(100 - before, 100 + length + after), low=100, high=100 + length) - 100, expected
+        reflected(100 - before, 100 + length + after, low=100, high=100 + length) - 100, expected
     )
-
-
-@given(st.lists(st.tuples(st.integers(1, 9), st.integers(-30, 30)), min_size=1, max_size=4))
-def test_reflection_of_several_at_once_is_that_of_each(cases: list[tuple[int, int]]) -> None:
-    low, high = 100, 100 + np.array([[length] for length, _ in cases])
-    places = np.array([[start] for _, start in cases]) + np.arange(90, 110)
-    found = reflected(places, low=low, high=high)
-    for own, own_places, (length, _) in zip(found, places, cases, strict=True):
-        np.testing.assert_array_equal(own, reflected(own_places, low=low, high=low + length))
 
 
 def test_foreground_crops_hold_each_class_alike_however_rare(build_store: BuildStore) -> None:

@@ -22,7 +22,7 @@ def blended(field: np.ndarray, *, tile: int, overlap: int) -> list[Rows]:
     """The field (K, H, W) cut into tiles, each padded to full size with values that must not be looked at."""
     classes, height, width = field.shape
     blender = RowBlender(plane=3, classes=classes, width=width, tile=tile, overlap=overlap)
-    strips: list[Rows] = []
+    strips = []
     for window in windows(height, width, tile=tile, overlap=overlap):
         padded = np.full((classes, tile, tile), 1e9, np.float32)
         padded[:, : window.height, : window.width] = field[:, *window.slices]

@@ -119,20 +119,6 @@ def test_the_feed_never_waits_for_the_device(
     assert len(batches) == 3 and all(tiles.images.is_cuda and tiles.masks.is_cuda for tiles in batches)
 
 
-def test_images_lie_on_the_gpu_where_they_fit(
-    make_settings: MakeSettings, make_store: MakeStore, regions: Regions
-) -> None:
-    def run_on(device: str) -> TrainingRun:
-        settings = make_settings(device=device, precision="float32", augmentation="none")
-        return TrainingRun(settings, make_store("binary"), regions)
-
-    on_gpu, on_cpu = run_on("gpu"), run_on("cpu")
-    assert on_gpu.feed._resident is not None and on_cpu.feed._resident is None
-    there, here = (next(iter(run.feed.training(1))) for run in (on_gpu, on_cpu))
-    torch.testing.assert_close(there.images.cpu(), here.images)
-    assert torch.equal(there.masks.cpu(), here.masks)
-
-
 def test_the_batch_size_is_bounded_by_use_and_by_memory(
     make_settings: MakeSettings, make_store: MakeStore, regions: Regions, little_memory: Callable[[int], None]
 ) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from tune_smp.data.split import Region
 from tune_smp.data.store.image_store import ImageStore
 from tune_smp.errors import DataError
 from tune_smp.settings.run import RunSettings
-from tune_smp.training import checkpoint, feed
+from tune_smp.training import checkpoint
 from tune_smp.training.metrics import metrics_from_counts
 from tune_smp.training.run import TrainingRun
 from tune_smp.training.run_state import EpochReport, RunState
@@ -189,23 +188,6 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(
 
     assert losses(0) == losses(0)
     assert losses(0)[0] != losses(1)[0]
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_a_run_with_its_images_on_the_device_is_the_same_run(
-    make_settings: MakeSettings, make_store: MakeStore, regions: Regions, monkeypatch: pytest.MonkeyPatch, mode: Mode
-) -> None:
-    monkeypatch.setattr(feed, "STEPS_AT_ONCE", 2)
-
-    def run(room: float) -> TrainingRun:
-        monkeypatch.setattr(feed, "room_for_images", lambda _: room)
-        return run_epochs(TrainingRun(make_settings(segmentation_mode=mode), make_store(mode), regions), 2)
-
-    there, here = run(math.inf), run(0.0)
-    assert (there.feed._resident is None, here.feed._resident is None) == (False, True)
-    assert history(there) == history(here)
-    for one, other in zip(*(islice(run.feed.training(1, without_end=True), 5) for run in (there, here)), strict=True):
-        assert torch.equal(one.images, other.images) and torch.equal(one.masks, other.masks)
 
 
 def test_the_callers_random_numbers_stay_as_they_were(

@@ -34,20 +34,6 @@ class Batch:
     has_ignored: bool  # False: certainly no IGNORE in these masks
 
 
-@dataclass(frozen=True)
-class Crops:
-    """The tiles of a batch before they are cut: each one's region, and the corner (y, x) where it begins in its image.
-
-    The other fields are those of the `Batch`.
-    """
-
-    regions: Sequence[Region]
-    corners: NDArray[np.int64]  # (N, 2)
-    scale: NDArray[np.float32]
-    offset: NDArray[np.float32]
-    has_ignored: bool
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Tiles:
     """The source that training and validation tiles are cut from."""
@@ -68,19 +54,14 @@ class _Tiles:
     def _empty(self, pairs: Sequence[int], *, has_ignored: bool) -> Batch:
         """A batch of tiles of these pairs, pixels to be filled in."""
         side = (self.tile_size, self.tile_size)
-        scale, offset = self._affine(pairs)
+        affine = [self.normalizer.affine(pair) for pair in pairs]
         return Batch(
             images=np.empty((len(pairs), self.store.channels, *side), self.store.dtype),
-            scale=scale,
-            offset=offset,
+            scale=np.stack([scale for scale, _ in affine]),
+            offset=np.stack([offset for _, offset in affine]),
             masks=np.full((len(pairs), self.store.mask(pairs[0]).shape[0], *side), IGNORE, np.uint8),
             has_ignored=has_ignored,
         )
-
-    def _affine(self, pairs: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Scale and offset (N, C) of these pairs."""
-        affine = [self.normalizer.affine(pair) for pair in pairs]
-        return np.stack([scale for scale, _ in affine]), np.stack([offset for _, offset in affine])
 
     def _cut(self, source: NDArray[Any], region: Region, y: int, x: int, target: NDArray[Any]) -> None:
         """Copy the tile at (y, x) of an image or mask, reflected at the region's borders where it reaches beyond."""
@@ -88,8 +69,8 @@ class _Tiles:
         if region.y0 <= y and end_y <= region.y1 and region.x0 <= x and end_x <= region.x1:
             target[...] = source[:, y:end_y, x:end_x]
         else:
-            rows = reflected(np.arange(y, end_y), low=region.y0, high=region.y1)
-            columns = reflected(np.arange(x, end_x), low=region.x0, high=region.x1)
+            rows = reflected(y, end_y, low=region.y0, high=region.y1)
+            columns = reflected(x, end_x, low=region.x0, high=region.x1)
             # Two steps, and only the part that is needed: five times as fast as one index with both.
             part = source[:, rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
             target[...] = part.take(rows - rows.min(), axis=1).take(columns - columns.min(), axis=2)
@@ -120,16 +101,9 @@ class TrainingTiles(_Tiles):
 
     def epoch(self, number: int) -> Generator[Batch, None, None]:
         """The batches of epoch ``number`` (from 0 or 1, as the caller counts), made ahead in a background thread."""
-        return ahead(map(self._batch, self._plans(number)), from_storage=BATCH_OF_TILES)
-
-    def crops(self, number: int) -> Generator[Crops, None, None]:
-        """The same, for whoever has the images elsewhere and cuts them there; nothing is read from storage."""
-        return ahead(map(self._drawn, self._plans(number)))
-
-    def _plans(self, number: int) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
-        """The epoch, the step and the regions of each batch."""
         order = self._order(np.random.default_rng((self.seed, number)))
-        return ((number, step, order[step * self.batch_size :][: self.batch_size]) for step in range(self.steps))
+        plans = ((number, step, order[step * self.batch_size :][: self.batch_size]) for step in range(self.steps))
+        return ahead(map(self._batch, plans), from_storage=BATCH_OF_TILES)
 
     @cached_property
     def _own(self) -> tuple[Region, ...]:
@@ -153,20 +127,16 @@ class TrainingTiles(_Tiles):
         return np.concatenate([random.permutation(one_pass) for _ in range(passes)])
 
     def _batch(self, plan: tuple[int, int, NDArray[np.int64]]) -> Batch:
-        crops = self._drawn(plan)
-        batch = self._empty([region.pair for region in crops.regions], has_ignored=crops.has_ignored)
-        for sample, (region, (y, x)) in enumerate(zip(crops.regions, crops.corners.tolist(), strict=True)):
-            self._cut(self.store.image(region.pair), region, y, x, batch.images[sample])
-            self._cut(self.store.mask(region.pair), region, y, x, batch.masks[sample])
-        return batch
-
-    def _drawn(self, plan: tuple[int, int, NDArray[np.int64]]) -> Crops:
         number, step, chosen = plan
         random = np.random.default_rng((self.seed, number, step))
         regions = [self._own[index] for index in chosen]
         pairs = [region.pair for region in regions]
-        corners = np.array([self._corner(region, random) for region in regions])
-        return Crops(regions, corners, *self._affine(pairs), any(map(self.store.ignored_pixels, pairs)))
+        batch = self._empty(pairs, has_ignored=any(self.store.ignored_pixels(pair) for pair in pairs))
+        for sample, region in enumerate(regions):
+            y, x = self._corner(region, random)
+            self._cut(self.store.image(region.pair), region, y, x, batch.images[sample])
+            self._cut(self.store.mask(region.pair), region, y, x, batch.masks[sample])
+        return batch
 
     def _corner(self, region: Region, random: np.random.Generator) -> tuple[int, int]:
         """Draw where a crop begins: anywhere in its region, or so that a foreground pixel lies in its middle half."""
@@ -239,14 +209,11 @@ class ValidationTiles(_Tiles):
         return batch
 
 
-def reflected(
-    places: NDArray[np.int64], *, low: NDArray[np.int64] | int, high: NDArray[np.int64] | int
-) -> NDArray[np.int64]:
-    """The coordinates folded into low … high - 1, as numpy's "reflect" does, any number of times."""
-    period = np.maximum(1, 2 * (high - low - 1))
-    along = (places - low) % period
-    folded: NDArray[np.int64] = np.minimum(along, period - along) + low
-    return folded
+def reflected(start: int, end: int, *, low: int, high: int) -> NDArray[np.intp]:
+    """The coordinates start … end - 1 folded into low … high - 1, as numpy's "reflect" does, any number of times."""
+    period = max(1, 2 * (high - low - 1))
+    along = np.arange(start - low, end - low) % period
+    return np.minimum(along, period - along) + low if high - low > 1 else along + low
 
 
 def _places_within(store: ImageStore, region: Region) -> list[NDArray[np.int32]]:

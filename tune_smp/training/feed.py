@@ -14,9 +14,8 @@ from torch import Tensor
 
 from tune_smp.choices.augmentations import AUGMENTATIONS
 from tune_smp.data.augment import Augmenter
-from tune_smp.data.batches import Batch, Crops, TrainingTiles, ValidationTiles
+from tune_smp.data.batches import Batch, TrainingTiles, ValidationTiles
 from tune_smp.data.normalization import Normalizer
-from tune_smp.data.resident import ResidentImages, bytes_needed, room_for_images
 from tune_smp.data.split import Region
 from tune_smp.data.store.image_store import ImageStore
 from tune_smp.data.transfer import sent
@@ -40,9 +39,6 @@ class TileFeed:
         self._seed = settings.seed
         self._device = device
         self._augment = Augmenter(AUGMENTATIONS[settings.augmentation])
-        trained_on = [region for region in regions if region.subset == "train"]
-        fits = trained_on and bytes_needed(store, trained_on) <= room_for_images(device)
-        self._resident = ResidentImages(store, trained_on, device) if fits else None
         self._training = TrainingTiles(
             store=store,
             regions=regions,
@@ -80,30 +76,22 @@ class TileFeed:
     def training(self, epoch: int, *, without_end: bool = False) -> Iterator[Tiles]:
         """The batches of one epoch, augmented; ``without_end``: as many as are taken."""
         random_numbers = torch.Generator().manual_seed(seed_of(self._seed, epoch))
-        for tiles in self._without_end(epoch) if without_end else self._cut(self._training, epoch):
+        for batch in self._without_end(epoch) if without_end else self._training.epoch(epoch):
+            tiles = self._on_device(batch)
             images, masks = self._augment(tiles.images, tiles.masks, random_numbers)
             yield Tiles(images.contiguous(memory_format=torch.channels_last), masks, tiles.has_ignored)
 
-    def _without_end(self, epoch: int) -> Iterator[Tiles]:
-        endless = replace(self._training, steps_per_epoch=STEPS_AT_ONCE)
+    def _without_end(self, epoch: int) -> Iterator[Batch]:
         for round_number in itertools.count():
-            yield from self._cut(endless, epoch + round_number * EPOCHS_APART)
-
-    def _cut(self, training: TrainingTiles, epoch: int) -> Iterator[Tiles]:
-        """The batches of an epoch, normalised: cut on the device where it holds the images, else sent there."""
-        if self._resident is None:
-            yield from map(self._on_device, training.epoch(epoch))
-            return
-        for crops in training.crops(epoch):
-            images, masks = self._resident.cut(crops, training.tile_size)
-            yield self._normalised(images, masks, crops)
+            yield from replace(self._training, steps_per_epoch=STEPS_AT_ONCE).epoch(epoch + round_number * EPOCHS_APART)
 
     def plain_training(self, epoch: int, *, tiles: int, batch_size: int) -> Iterator[Tiles]:
         """At least so many random tiles of the training images as validation would see them: not augmented, and
         foreground no more often than it is there."""
         steps = math.ceil(tiles / batch_size)
         plain = replace(self._training, batch_size=batch_size, steps_per_epoch=steps, foreground_fraction=0.0)
-        return self._cut(plain, epoch)
+        for batch in plain.epoch(epoch):
+            yield self._on_device(batch)
 
     def validation(self) -> Iterator[Tiles]:
         """The batches of the validation set, as they are."""
@@ -118,13 +106,10 @@ class TileFeed:
 
     def _on_device(self, batch: Batch) -> Tiles:
         """Normalised on the device: of 8-bit images a quarter of the bytes travels."""
-        return self._normalised(self._sent(batch.images), self._sent(batch.masks), batch)
-
-    def _normalised(self, images: Tensor, masks: Tensor, batch: Batch | Crops) -> Tiles:
         scale = self._sent(batch.scale)[:, :, None, None]
         offset = self._sent(batch.offset)[:, :, None, None]
-        images = (images * scale).add_(offset)
-        return Tiles(images.contiguous(memory_format=torch.channels_last), masks, batch.has_ignored)
+        images = (self._sent(batch.images) * scale).add_(offset)
+        return Tiles(images.contiguous(memory_format=torch.channels_last), self._sent(batch.masks), batch.has_ignored)
 
     def _sent(self, array: NDArray[Any]) -> Tensor:
         return sent(torch.from_numpy(array), self._device)
