@@ -54,6 +54,7 @@ bench-search: install
 bench-growth: install
 	$(BIN)/python -m benchmarks.growth collections
 	$(BIN)/python -m benchmarks.growth image
+	$(BIN)/python -m benchmarks.growth mask
 	$(BIN)/python -m benchmarks.growth trials
 
 manifests: install

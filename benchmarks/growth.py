@@ -1,11 +1,13 @@
 """How cost grows with the work: collections of more images, images of more pixels, searches of more trials.
 
 ``collections`` writes small images and their labels, builds a store of them, opens it, and lets a fresh process cut
-tiles from it as a worker does. ``image`` does the same with one large image. ``trials`` runs searches whose trials do
+tiles from it as a worker does. ``image`` does the same with one large image. ``mask`` lets ``predict`` write the mask
+of one, by a small network, and looks at its memory. ``trials`` runs searches whose trials do
 nothing (``search_overhead.py``), and times their first and last hundred.
 
     python -m benchmarks.growth collections [--counts 100,1000,10000]
     python -m benchmarks.growth image [--sides 5000,20000,40000]
+    python -m benchmarks.growth mask [--sides 5000,20000,40000]
     python -m benchmarks.growth trials [--counts 100,1000,10000]
 """
 
@@ -17,14 +19,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 
-import numpy as np
-import tifffile
 from typing_extensions import override
 
 from benchmarks.search_overhead import leave_training_out, mapped_mb, ours, resident_mb
+from benchmarks.squares import trained, write_images
 from tune_smp.data.batches import TrainingTiles
 from tune_smp.data.normalization import Normalizer
 from tune_smp.data.pairing.collection import find_pairs
@@ -38,27 +40,7 @@ from tune_smp.tuning.trial_record import TrialRecord
 SMALL = 128  # px, the side of the images of a collection
 TILE, BATCHES, BATCH_SIZE = 128, 50, 16
 OPENINGS = 5
-
-
-def write_images(folder: Path, *, count: int, side: int) -> int:
-    """Write noise with bright squares, and the squares as labels, in strips; the bytes of pixels."""
-    random = np.random.default_rng(0)
-    strip = random.integers(0, 60, (min(side, 1024), side), dtype=np.uint8)
-    squares = (np.add.outer(np.arange(len(strip)) // 32, np.arange(side) // 32) % 2 == 0).astype(np.uint8)
-    for name, rows in (("images", strip + 100 * squares), ("labels", squares)):
-        (folder / name).mkdir(parents=True)
-        for number in range(count):
-            own = rows.copy()
-            own[0, :8] = list(number.to_bytes(8, "little")) if name == "images" else own[0, :8]  # no two alike
-            tifffile.imwrite(
-                folder / name / f"{number:05d}.tif",
-                (own[: min(len(own), side - y)] for y in range(0, side, len(own))),
-                shape=(side, side),
-                dtype=np.uint8,
-                rowsperstrip=len(own),
-                bigtiff=side > 2**15,
-            )
-    return 2 * count * side**2
+SMALL_NETWORK, MASK_TILE = "MobileNet,timm-mobilenetv3_small_100,random", 512
 
 
 def measure_collection(folder: Path, *, count: int, side: int) -> None:
@@ -118,6 +100,29 @@ def batches(store: ImageStore, regions: Sequence[Region]) -> Iterator[object]:
     ).epoch(1)
 
 
+def measure_mask(folder: Path, run: Path, *, side: int) -> None:
+    """Print a row: how long ``predict`` takes for one large image, and the most memory that is its own alone."""
+    write_images(folder, count=1, side=side)
+    began = time.perf_counter()
+    words = ["--model", run, "--imagesDir", folder / "images", "--imagesPattern", "{i:d+}.tif"]
+    command = [sys.executable, "-m", "tune_smp", "predict", *map(str, words), "--outputDir", str(folder / "out")]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        most = 0.0
+        while process.poll() is None:
+            with suppress(OSError, StopIteration):  # it has just ended
+                most = max(most, mapped_mb("Anonymous", process.pid))
+            time.sleep(0.2)
+    seconds = time.perf_counter() - began
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    written = sum(path.stat().st_size for path in (folder / "out").iterdir())
+    print(
+        f"| {side} x {side} px | {seconds:.0f} s ({side**2 / 1e6 / seconds:.1f} Mpx/s) | {written / 1e6:.0f} MB "
+        f"| {most:.0f} MB |",
+        flush=True,
+    )
+
+
 class Timekeeper(Listener):
     """Notes when each trial ended."""
 
@@ -148,7 +153,7 @@ def measure_trials(counts: Sequence[int]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["collections", "image", "trials", "worker"])
+    parser.add_argument("what", choices=["collections", "image", "mask", "trials", "worker"])
     parser.add_argument("--counts", default="100,1000,10000")
     parser.add_argument("--sides", default="5000,20000,40000")
     parser.add_argument("--store", type=Path)
@@ -159,6 +164,13 @@ def main() -> None:
         measure_worker(options.store, options.split)
     elif options.what == "trials":
         measure_trials(counts)
+    elif options.what == "mask":
+        print("| image | predict | its mask | private memory at most |")
+        with tempfile.TemporaryDirectory() as scratch:
+            run = trained(Path(scratch), encoder=SMALL_NETWORK, tile=MASK_TILE)
+            for side in map(int, options.sides.split(",")):
+                with tempfile.TemporaryDirectory() as images:
+                    measure_mask(Path(images), run, side=side)
     else:
         print("| images | pairing | building | opening | opened by a worker | after 50 batches |")
         one = [(1, int(side)) for side in options.sides.split(",")]

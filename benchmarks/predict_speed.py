@@ -19,34 +19,13 @@ from statistics import median
 import torch
 
 import tune_smp
-from benchmarks.growth import write_images
+from benchmarks.squares import trained, write_images
 from tune_smp.data.tiles import windows
 from tune_smp.inference.model_folder import open_model
 from tune_smp.inference.predictor import CPU_BATCH_SIZE, GPU_BATCH_SIZE
 from tune_smp.training.precision import choose_device, choose_precision, use_fast_kernels
 
 SMALL_IMAGES, SMALL_SIDE = 10, 512  # px
-
-
-def trained(folder: Path) -> Path:
-    """The output folder of a model that has learnt nothing."""
-    write_images(folder / "data", count=2, side=256)
-    tune_smp.train(
-        images_dir=folder / "data" / "images",
-        labels_dir=folder / "data" / "labels",
-        images_pattern="{i:d+}.tif",
-        labels_pattern="{i:d+}.tif",
-        segmentation_mode="binary",
-        encoder_base_variant_weights="ResNet,resnet18,random",
-        tile_size=128,
-        batch_size=4,
-        steps_per_epoch=1,
-        max_epochs=1,
-        dashboard=False,
-        output_dir=folder / "run",
-        cache_dir=folder / "cache",
-    )
-    return folder / "run"
 
 
 def seconds(work: Callable[[], object]) -> tuple[float, float]:

@@ -32,6 +32,7 @@ from rich.console import Console
 import tune_smp
 from benchmarks import epoch_overhead, predict_speed
 from benchmarks.peers import Loop, Task, lightning_run, optuna_search, ray_search
+from benchmarks.squares import trained
 from tune_smp.data.split import Region
 from tune_smp.data.store.image_store import ImageStore
 from tune_smp.settings.run import RunSettings
@@ -179,7 +180,7 @@ def plain_optuna(folder: Path) -> tuple[Side, Side]:
 
 
 def prediction(folder: Path) -> tuple[Side, Side]:
-    run = predict_speed.trained(folder / "model")
+    run = trained(folder / "model")
     return predict_speed.sides(run, folder, count=predict_speed.SMALL_IMAGES, side=predict_speed.SMALL_SIDE)
 
 

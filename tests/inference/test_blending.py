@@ -22,7 +22,7 @@ def blended(field: np.ndarray, *, tile: int, overlap: int) -> list[Rows]:
     """The field (K, H, W) cut into tiles, each padded to full size with values that must not be looked at."""
     classes, height, width = field.shape
     blender = RowBlender(plane=3, classes=classes, width=width, tile=tile, overlap=overlap)
-    strips = []
+    strips: list[Rows] = []
     for window in windows(height, width, tile=tile, overlap=overlap):
         padded = np.full((classes, tile, tile), 1e9, np.float32)
         padded[:, : window.height, : window.width] = field[:, *window.slices]
@@ -97,5 +97,8 @@ def test_a_disk_that_is_too_small_for_the_band_is_named(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(blending, "LARGEST_IN_MEMORY", 1000)
     monkeypatch.setattr(os, "posix_fallocate", full)
+    monkeypatch.setattr(blending, "available_memory", lambda: 10**9)
+    assert RowBlender(plane=0, classes=5, width=90, tile=32, overlap=8)  # in memory, where there is enough of it
+    monkeypatch.setattr(blending, "available_memory", lambda: 1000)
     with pytest.raises(ResourceError, match=r"temporary disk space \(No space left on device\)"):
         RowBlender(plane=0, classes=5, width=90, tile=32, overlap=8)

@@ -168,53 +168,6 @@ def test_an_illegal_point_is_a_failed_trial(journal: Path) -> None:
     assert (study.running(), study.ended()) == (0, 1)
 
 
-SIZES = """
-search:
-  encoderBaseVariantWeights: ["ResNet,resnet18,random", "ResNet,resnet34,random"]
-  tileSize: [128, 256]
-  batchSize: {low: 4, high: 16, step: 4}
-"""
-
-
-def sizes(encoder: str, tile: int, batch: int) -> dict[str, Scalar]:
-    return {"encoderBaseVariantWeights": f"ResNet,{encoder},random", "tileSize": tile, "batchSize": batch}
-
-
-def test_what_needs_the_memory_that_a_trial_did_not_get_is_not_run(journal: Path) -> None:
-    study = opened(journal, text=SIZES)
-    points = [
-        *(sizes("resnet34", 128, 8), sizes("resnet34", 256, 8), sizes("resnet34", 128, 12)),
-        *(sizes("resnet18", 256, 16), sizes("resnet34", 128, 4)),
-    ]
-    study.begin(points)
-    run(study, "failed", [], reason="out_of_memory: with 1 tiles")
-    for _ in range(2):
-        with pytest.raises(SettingsError, match="the memory that trial 0 did not get"):
-            study.ask()
-    for point in points[3:]:  # another network, and fewer tiles
-        asked = study.ask()
-        assert asked.flags == point
-        study.tell(asked.number, "completed", seconds=1.0)
-    assert [record.state for record in study.records()][:3] == ["failed"] * 3
-    assert study.ended() == 5
-
-
-def test_memory_that_ran_out_by_accident_excludes_nothing(journal: Path) -> None:
-    study = opened(journal, text=SIZES)
-    study.begin([sizes("resnet34", 128, 8), sizes("resnet34", 128, 12), sizes("resnet34", 256, 8)])
-    larger, smaller = study.ask(), study.ask()  # side by side
-    study.report(smaller.number, 1, 0.5)
-    study.tell(larger.number, "failed", reason="out_of_memory: with 1 tiles")
-    assert study.ask().flags["tileSize"] == 256, "trial 1 needed as much, and ran"
-
-
-def test_another_session_may_have_more_memory(journal: Path) -> None:
-    study = opened(journal, text=SIZES)
-    study.begin([sizes("resnet34", 128, 8), sizes("resnet34", 256, 8)])
-    run(study, "failed", [], reason="out_of_memory: with 1 tiles")
-    assert opened(journal, text=SIZES).ask().flags["tileSize"] == 256
-
-
 def test_first_points_come_first_and_in_their_order(journal: Path) -> None:
     study = opened(journal)
     first = [{**ADAM, "batchSize": size} for size in (16, 4, 12)]

@@ -15,6 +15,7 @@ from torch import Tensor
 from tune_smp.data.temporary import temporary_folder
 from tune_smp.data.tiles import Window, blend_weights
 from tune_smp.errors import Problem, ResourceError
+from tune_smp.training.memory import available_memory
 
 LARGEST_ON_A_GPU = 2**28
 """Bytes of a band on a GPU; a larger one, of a wide image with many classes, is held by the host."""
@@ -44,7 +45,7 @@ class RowBlender:
     def __init__(
         self, *, plane: int, classes: int, width: int, tile: int, overlap: int, device: torch.device | str = "cpu"
     ) -> None:
-        """Raises ResourceError where the temporary file does not fit on the disk."""
+        """Raises ResourceError where the band fits neither on the disk nor into memory."""
         self._plane = plane
         device = device if (classes + 1) * tile * width * 4 <= LARGEST_ON_A_GPU else "cpu"
         self._weights = torch.from_numpy(blend_weights(tile, overlap)).to(device)
@@ -91,11 +92,13 @@ def _zeros(shape: tuple[int, ...], device: torch.device) -> Tensor:
     if device.type != "cpu" or nbytes <= LARGEST_IN_MEMORY:
         return torch.zeros(shape, device=device)
     folder = temporary_folder()
-    with tempfile.TemporaryFile(dir=folder) as file:
-        try:
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
             os.posix_fallocate(file.fileno(), 0, nbytes)  # a full disk would end the process later, without a word
-        except OSError as error:
-            said = f"blending needs {nbytes / 1e9:.1f} GB of temporary disk space ({error.strerror})"
-            fix = "free some space, or name another folder by TMPDIR"
-            raise ResourceError(Problem(said, str(folder), fix)) from error
-        return torch.from_numpy(np.memmap(file, np.float32, "r+", shape=shape))
+            return torch.from_numpy(np.memmap(file, np.float32, "r+", shape=shape))
+    except OSError as error:
+        if nbytes < available_memory() / 2:
+            return torch.zeros(shape)
+        said = f"blending needs {nbytes / 1e9:.1f} GB of temporary disk space ({error.strerror})"
+        fix = "free some space, or name another folder by TMPDIR"
+        raise ResourceError(Problem(said, str(folder), fix)) from error

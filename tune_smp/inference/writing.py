@@ -53,8 +53,8 @@ class PredictionWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         opened = ExitStack()
         writer = self._writer(path, info)
-        self._last = self._thread.submit(_begin, opened, writer, self._last)
         try:
+            self._last = self._thread.submit(_begin, opened, writer, self._last)
             for strip in rows:
                 self._last.result()
                 self._last = self._thread.submit(self._write, writer, strip)

@@ -25,10 +25,6 @@ from tune_smp.settings.rules import RUN_RULES, encoder_exists
 
 EPOCHS_OF_A_BUDGET = 40
 """Epochs into which a time budget is divided, at most, where nobody says: each is validated."""
-_NETWORK = (
-    *("architecture", "encoder", "resolved_encoder_depth", "resolved_decoder_channels", "decoder_attention"),
-    *("optimizer", "precision", "device"),
-)
 DEFAULT_TILE_SIZE = 256
 """Height and width in px of a tile, where the encoder does not dictate them."""
 
@@ -224,14 +220,6 @@ class RunSettings(RunFlags):
         """Epochs at most."""
         is_divided = self.time_budget is not None and "max_epochs" not in self.model_fields_set
         return EPOCHS_OF_A_BUDGET if is_divided else self.max_epochs
-
-    def needs_the_memory_of(self, other: RunSettings) -> bool:
-        """Whether this needs at least as much memory for a step as ``other`` did: the same network in the same number
-        format, of tiles no smaller, and no fewer of them. A batch size that is left to the run is one tile, if need be.
-        """
-        same = all(getattr(self, name) == getattr(other, name) for name in _NETWORK)
-        own, others = (settings.batch_size or 1 for settings in (self, other))
-        return same and self.resolved_tile_size >= other.resolved_tile_size and own >= others
 
     @property
     def resolved_patience(self) -> float:

@@ -6,6 +6,8 @@ import copy
 from collections.abc import Callable
 from functools import cache
 
+import segmentation_models_pytorch as smp
+import timm
 import torch
 from torch import Tensor, nn
 
@@ -70,7 +72,7 @@ def described(
         "optimizer": settings.optimizer_name,
         "precision": precision.name,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "versions": [tune_smp.__version__, torch.__version__],
+        "versions": [tune_smp.__version__, *(module.__version__ for module in (torch, smp, timm))],
     }
 
 
@@ -108,9 +110,9 @@ def _fits_on_gpu(step: Callable[[], TrainingStep], tile: Tiles, size: int, memor
     free, total = torch.cuda.mem_get_info(device)
     own = total * torch.cuda.get_per_process_memory_fraction(device)
     allowed = MEMORY_SHARE["cuda"] * min(free + torch.cuda.memory_reserved(device), own)
-    known = memory.fits(size, allowed=allowed)
+    known = memory.taken(size)
     if known is not None:
-        return known
+        return known <= allowed
     torch.cuda.reset_peak_memory_stats(device)
     try:
         step().attempt(tile.repeated(size))
@@ -118,8 +120,7 @@ def _fits_on_gpu(step: Callable[[], TrainingStep], tile: Tiles, size: int, memor
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        memory.note_refused(size, allowed=allowed)
-        return False
+        return False  # not noted: another program may have had the memory for a moment
     taken = torch.cuda.max_memory_reserved(device)
     memory.note_taken(size, taken)
     return taken <= allowed

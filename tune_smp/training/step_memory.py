@@ -27,14 +27,7 @@ class StepMemory:
         """``network``: all that the memory depends on but the number of tiles, as JSON values."""
         described = json.dumps(network, sort_keys=True)
         self._path = cache / FOLDER / f"{hashlib.blake2b(described.encode(), digest_size=16).hexdigest()}.json"
-        self._taken, self._refused = _read(self._path)
-
-    def fits(self, tiles: int, *, allowed: float) -> bool | None:
-        """Whether a step with so many tiles stays within the ``allowed`` bytes; None where nobody knows."""
-        taken = self.taken(tiles)
-        if taken is not None:
-            return taken <= allowed
-        return False if allowed <= self._refused.get(str(tiles), -1) else None
+        self._taken = _read(self._path)
 
     def taken(self, tiles: int) -> int | None:
         """Bytes that a step with so many tiles took; None where it was not measured."""
@@ -45,24 +38,15 @@ class StepMemory:
         self._taken[str(tiles)] = nbytes
         self._write()
 
-    def note_refused(self, tiles: int, *, allowed: float) -> None:
-        """Note that memory ran out where so many bytes were allowed."""
-        self._refused[str(tiles)] = int(allowed)
-        self._write()
-
     def _write(self) -> None:
         with suppress(OSError):
             self._path.parent.mkdir(exist_ok=True)
             with whole_file(self._path) as temporary:
-                temporary.write_text(json.dumps([self._taken, self._refused]), "utf-8")
+                temporary.write_text(json.dumps(self._taken), "utf-8")
 
 
-def _read(path: Path) -> tuple[dict[str, int], dict[str, int]]:
+def _read(path: Path) -> dict[str, int]:
     try:
-        taken, refused = json.loads(path.read_text("utf-8"))
-        return (
-            {str(tiles): int(nbytes) for tiles, nbytes in taken.items()},
-            {str(tiles): int(nbytes) for tiles, nbytes in refused.items()},
-        )
+        return {str(tiles): int(nbytes) for tiles, nbytes in json.loads(path.read_text("utf-8")).items()}
     except (OSError, ValueError, TypeError, AttributeError):
-        return {}, {}
+        return {}

@@ -9,9 +9,6 @@ from typing import Any
 
 from tune_smp.errors import OutOfMemoryError, Problem, ResourceError, TuneSmpError
 
-OUT_OF_MEMORY = "out_of_memory: "
-"""How the reason begins where not even a fraction of a batch fitted."""
-
 # Ray reports the death of a worker or its node in a paragraph, whose last line is the least of it.
 _DEATHS = {
     "its worker process has died": "its worker process has died: killed, or out of the machine's memory",
@@ -48,7 +45,7 @@ def tracebacks(trial: Any) -> str:
 
 def refusal_reason(error: TuneSmpError) -> str:
     """Say why an error of ours ended a trial, in a line."""
-    kind = OUT_OF_MEMORY if isinstance(error, OutOfMemoryError) else ""
+    kind = "out_of_memory: " if isinstance(error, OutOfMemoryError) else ""
     return kind + error.problems[0].problem
 
 

@@ -20,7 +20,7 @@ class Ledger(Protocol):
         """Let trials that were running when their program ended be asked for again, before any new one."""
 
     def ask(self) -> AskedTrial:
-        """Return the next trial. Raises SettingsError where it cannot be run; it has then failed."""
+        """Return the next trial. Raises SettingsError where it is no legal configuration; it has then failed."""
 
     def report(self, number: int, epoch: int, best_metric: float) -> bool:
         """Note the best metric so far after an epoch, from 1; return whether that is news."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -118,6 +119,9 @@ def only_what_is_used(*, dashboard: bool) -> Iterator[None]:
         parameters.RayParams = whole
 
 
+_SAVING = ".saving_"
+
+
 @contextlib.contextmanager
 def moving_checkpoints(trainable: tune.Trainable) -> Iterator[str | None]:
     """A folder for a checkpoint that ``trainable`` saves in the block, which Ray then moves into its storage.
@@ -129,8 +133,12 @@ def moving_checkpoints(trainable: tune.Trainable) -> Iterator[str | None]:
     if storage is None or storage.storage_filesystem.type_name != "local":
         yield None
         return
-    Path(storage.trial_fs_path).mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".saving_", dir=storage.trial_fs_path) as folder:
+    storage._check_validation_file()  # before anything is made there: a storage that the nodes do not share is reported
+    place = Path(storage.trial_fs_path)
+    place.mkdir(parents=True, exist_ok=True)
+    for left in place.glob(f"{_SAVING}*"):  # by a worker that was killed: one at a time writes here
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=_SAVING, dir=place, ignore_cleanup_errors=True) as folder:
         storage.persist_current_checkpoint = functools.partial(_moved_into, storage)
         try:
             yield folder
@@ -140,7 +148,6 @@ def moving_checkpoints(trainable: tune.Trainable) -> Iterator[str | None]:
 
 def _moved_into(storage: Any, checkpoint: tune.Checkpoint) -> tune.Checkpoint:
     """As Ray's own ``persist_current_checkpoint`` does; each file appears whole."""
-    storage._check_validation_file()  # a storage that the nodes do not share is reported
     place = Path(storage.checkpoint_fs_path)
     place.mkdir(parents=True, exist_ok=True)
     for file in Path(checkpoint.path).iterdir():

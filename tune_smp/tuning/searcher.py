@@ -47,7 +47,7 @@ class LedgerSearcher(Searcher):
             try:
                 return self._config_of(trial_id, self._ledger.ask())
             except SettingsError as error:
-                logger.warning("a point of the search space is not run: %s", error)
+                logger.warning("a point of the search space is no legal configuration: %s", error)
         return str(Searcher.FINISHED)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:

@@ -19,8 +19,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tune_smp.choices.states import trial_state
 from tune_smp.errors import DataError, Problem, SettingsError
-from tune_smp.settings.run import RunSettings
-from tune_smp.tuning.failures import OUT_OF_MEMORY
 from tune_smp.tuning.final import with_fresh_seed
 from tune_smp.tuning.journal import JournalFile, mend
 from tune_smp.tuning.space import Domain, Range, Scalar, SearchSpace, values_by_flag
@@ -66,7 +64,6 @@ class Study:
             self._study.sampler = sampler_after(len(trials))
         self._ended = sum(trial.state.is_finished() for trial in trials)
         self._running: dict[int, optuna.Trial] = {}
-        self._too_large: list[int] = []  # trials of this session; the next one may have more memory
         self._reported: dict[int, set[int]] = {}
         self._is_in_final = False
 
@@ -112,8 +109,7 @@ class Study:
     def ask(self) -> AskedTrial:
         """The next trial.
 
-        Raises SettingsError where the point is no legal configuration, or needs the memory that an earlier trial did
-        not get; that trial has then failed.
+        Raises SettingsError where the point is no legal configuration; that trial has then failed.
         """
         with quiet():
             trial = self._next_finalist() if self._is_in_final else self._study.ask()
@@ -131,8 +127,6 @@ class Study:
         finalist = _finalist(trial.user_attrs)
         try:
             settings = self.space.settings(flags)
-            if finalist is None:
-                self._require_memory(settings)
         except SettingsError as error:
             self._reported[trial.number] = set()
             self.tell(trial.number, "failed", reason=error.problems[0].problem)
@@ -145,20 +139,6 @@ class Study:
         settings = settings if finalist is None else with_fresh_seed(settings, finalist)
         curve = tuple(earlier[epoch] for epoch in sorted(earlier))
         return AskedTrial(trial.number, settings, flags, curve, finalist, is_spared=SPARED in trial.user_attrs)
-
-    def _require_memory(self, settings: RunSettings) -> None:
-        """Raises SettingsError where a trial that needed no more ran out of memory, and none that needed as much has
-        run: samplers do not learn from what failed."""
-        for number in self._too_large:
-            failed = self._settings_of(self.record(number))
-            if settings.needs_the_memory_of(failed) and not any(
-                record.curve and self._settings_of(record).needs_the_memory_of(failed) for record in self.records()
-            ):
-                problem = f"it needs at least the memory that trial {number} did not get"
-                raise SettingsError(Problem(problem, fix="leave large networks, tiles or batches out of the space"))
-
-    def _settings_of(self, record: TrialRecord) -> RunSettings:
-        return self.space.settings(record.flags)
 
     def _next_finalist(self) -> optuna.Trial:
         """The first planned run of the final, as ``optuna.Study.ask`` takes a waiting trial."""
@@ -186,8 +166,6 @@ class Study:
         with quiet():
             self._study.tell(trial, max(values.values()) if told is TrialState.COMPLETE else None, state=told)
         self._ended += 1
-        if reason.startswith(OUT_OF_MEMORY):
-            self._too_large.append(number)
         return self.record(number)
 
     def interrupted(self, number: int, *, seconds: float) -> None:
