@@ -2,8 +2,8 @@
 
 ``collections`` writes small images and their labels, builds a store of them, opens it, and lets a fresh process cut
 tiles from it as a worker does. ``image`` does the same with one large image. ``mask`` lets ``predict`` write the mask
-of one, by a small network, and looks at its memory. ``trials`` runs searches whose trials do
-nothing (``search_overhead.py``), and times their first and last hundred.
+of one, by a small network, and looks at its memory. ``trials`` runs searches whose trials do nothing
+(``search_overhead.py``), and times their first and last hundred.
 
     python -m benchmarks.growth collections [--counts 100,1000,10000]
     python -m benchmarks.growth image [--sides 5000,20000,40000]

@@ -9,8 +9,9 @@ kept back. Nothing else should run on the machine. What is recorded already is n
     python -m benchmarks.real_searches --report
 
 ``data/real_searches.json`` has a record for each search and each default: collection, seed, minutes, the commit of the
-program (none in the oldest), and for each model its pixels (tp, fp, fn, tn) of each class, image by image. To complete
-the records of an earlier commit, check that one out and pass ``--commit`` as the records have it.
+program (none in the oldest), and for each model its pixels (tp, fp, fn, tn) of each class, image by image. Records of
+one commit belong together: ``--commit`` names the earlier one whose records are completed, where nothing has changed
+since that counts, or that of a copy that is no repository.
 """
 
 from __future__ import annotations
@@ -197,7 +198,7 @@ def main() -> None:
     parser.add_argument("--collections", default=",".join(COLLECTIONS))
     parser.add_argument("--seeds", default="0,1")
     parser.add_argument("--commands", default=",".join(COMMANDS))
-    parser.add_argument("--commit", help="the program's, where the copy that runs is no repository")
+    parser.add_argument("--commit", help="whose records are completed; default: the newest of this repository")
     parser.add_argument("--report", action="store_true")
     arguments = parser.parse_args()
     if arguments.report:

@@ -1,4 +1,4 @@
-"""TPE that does not slow down with the number of trials."""
+"""TPE that does not slow down with the number of trials, and stays away from what failed."""
 
 from __future__ import annotations
 
@@ -155,12 +155,48 @@ def test_a_running_trial_is_seen_until_it_ends_long_ago() -> None:
     assert running.number not in seen(study)
 
 
-def test_a_failed_trial_teaches_nothing() -> None:
+@pytest.mark.parametrize("epochs", [0, 3])
+def test_a_failed_trial_counts_as_pruned_where_it_failed(epochs: int) -> None:
     study = study_of(ended(10), tpe(BoundedTPESampler))
     failed = study.ask(dict(SPACE))
+    for epoch in range(1, epochs + 1):
+        failed.report(0.9, epoch)
     study.tell(failed, state=TrialState.FAIL)
 
-    assert failed.number not in seen(study)
+    assert isinstance(study.sampler, BoundedTPESampler)
+    shown = study.sampler._seen(study)._get_trials()[-1]
+
+    assert (shown.number, shown.state, len(shown.intermediate_values)) == (failed.number, TrialState.PRUNED, epochs)
+    assert study.trials[-1].state is TrialState.FAIL
+
+
+def proposals_that_fail(sampler: optuna.samplers.BaseSampler) -> int:
+    """Of fifty, where everything above a learning rate fails, a sixth of the space."""
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    failed = 0
+    for _ in range(50):
+        trial = study.ask(dict(SPACE))
+        if trial.params["rate"] > 10**-1.5:
+            study.tell(trial, state=TrialState.FAIL)
+            failed += 1
+        else:
+            study.tell(trial, -abs(np.log10(trial.params["rate"]) + 2))
+    return failed
+
+
+def test_a_search_stays_away_from_what_failed_and_refuses_nothing() -> None:
+    ours = [proposals_that_fail(build_sampler("tpe", seed=seed, concurrency=1)) for seed in range(4)]
+
+    assert 0 < sum(ours) < 4 * 10
+    assert proposals_that_fail(tpe(optuna.samplers.TPESampler)) > 25, "or TPE has learnt it, and ours is not needed"
+
+
+def test_a_trial_that_failed_before_it_had_a_value_is_left_out() -> None:
+    study = study_of(ended(10), tpe(BoundedTPESampler))
+    study.add_trial(create_trial(state=TrialState.FAIL))
+
+    assert 10 not in seen(study)
+    assert suggestions(study, 1)
 
 
 def test_a_suggestion_takes_no_longer_with_four_times_as_many_trials() -> None:

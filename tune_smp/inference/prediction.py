@@ -47,7 +47,8 @@ class PredictionSummary:
 
 
 def predict_folder(settings: PredictSettings, *, on_image: Callable[[str], None] | None = None) -> PredictionSummary:
-    """Predict every image that the pattern finds; ``on_image`` gets a line to print when one is written.
+    """Predict every image that the pattern finds; ``on_image`` gets a line to print when one is written,
+    in the thread that writes.
 
     All that can be known without predicting is checked first: the model, the tiles, the names of the outputs, and the
     header of every image. Pixels that turn out to be unreadable later don't keep the other images from being predicted.

@@ -20,7 +20,9 @@ FOLDER = "step-memory"
 class StepMemory:
     """Bytes of memory that a step of one network takes, by the tiles of its batch.
 
-    One small file for each network; a file that is missing, damaged or cannot be written counts as empty.
+    One small file for each network; a file that is missing, damaged or cannot be written counts as empty. What counts
+    as taken depends on the device: on a GPU all that the process has there, on a CPU the activations of so many tiles,
+    and for 0 tiles the gradients and the optimizer's state.
     """
 
     def __init__(self, cache: Path, network: Mapping[str, object]) -> None:

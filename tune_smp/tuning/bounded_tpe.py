@@ -1,7 +1,8 @@
-"""TPE whose time for a suggestion does not grow with the search."""
+"""TPE that learns from failed trials too, and whose time for a suggestion does not grow with the search."""
 
 from __future__ import annotations
 
+import copy
 import heapq
 import math
 from collections import deque
@@ -27,6 +28,9 @@ class BoundedTPESampler(optuna.samplers.TPESampler):
     TPE compares its best trials with all others, one by one: a suggestion takes 0.1 s of CPU time with 1,000 trials and
     1 s with 10,000. Up to `MOST_TRIALS` ended trials this is TPE itself; from there on the best are the same, and of
     the others the last `OTHER_TRIALS` to end count.
+
+    A failed trial counts as one that was pruned where it failed, the poorest where it had no epoch. TPE leaves failed
+    trials out: where they were it then knows of no poor one, and goes there again and again.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -87,17 +91,26 @@ class _EndedTrials:
         self._update(trials)
         best = {-number for _, number in self._best}
         others = [number for number in self._latest if number not in best]
-        return [trials[number] for number in sorted({*best, *others[-OTHER_TRIALS:], *self._open})]
+        return [_shown(trials[number]) for number in sorted({*best, *others[-OTHER_TRIALS:], *self._open})]
 
     def _update(self, trials: Sequence[FrozenTrial]) -> None:
         candidates = [trials[number] for number in (*self._open, *range(self._known, len(trials)))]
         self._known = len(trials)
         self._open = [trial.number for trial in candidates if not trial.state.is_finished()]
-        ended = (trial for trial in candidates if trial.state in (TrialState.COMPLETE, TrialState.PRUNED))
+        ended = (trial for trial in candidates if trial.state.is_finished() and trial.params)
         for trial in sorted(ended, key=lambda trial: trial.datetime_complete or datetime.min):
             self._latest.append(trial.number)
             add = heapq.heappush if len(self._best) < BEST_TRIALS else heapq.heappushpop
             add(self._best, (_worth(trial), -trial.number))  # of equals, TPE takes the first
+
+
+def _shown(trial: FrozenTrial) -> FrozenTrial:
+    """As TPE is to see it: a failed one as pruned."""
+    if trial.state is not TrialState.FAIL:
+        return trial
+    shown = copy.copy(trial)
+    shown.state = TrialState.PRUNED
+    return shown
 
 
 def _worth(trial: FrozenTrial) -> tuple[bool, int, float]:

@@ -212,7 +212,8 @@ class LabelWriter:
 
     def __enter__(self) -> Self:
         with ExitStack() as opened:
-            # Not around each strip: the filters are the whole process's, and strips may be written in another thread.
+            # Not around each strip: the filters are the whole process's. They are set and reset in the thread that
+            # enters and leaves, which may be another than the main one.
             opened.enter_context(warnings.catch_warnings())
             warnings.filterwarnings("ignore", message="Object at OME is not recognized")  # bfio's own metadata folder
             with self._disk_errors():
