@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -165,12 +166,15 @@ def parts(run: TrainingRun, batches: Sequence[Tiles]) -> dict[str, float]:
         done.append(time.perf_counter() - started)
     model.eval()
     validated, _ = timed(run.validate, run.device)
+    run.feed._validation = replace(run.feed._validation, batch_size=run.batch_size)  # a look inside
+    validated_singly, _ = timed(run.validate, run.device)
     milliseconds = {
         "cut_ms": cut / STEPS,
         "feed_ms": fed / STEPS,
         "launch_ms": statistics.median(launched),
         "step_ms": statistics.median(done),
         "validation_ms": validated,
+        "validation_batch_by_batch_ms": validated_singly,
     }
     return {name: round(1000 * value, 3) for name, value in milliseconds.items()}
 

@@ -20,7 +20,8 @@ def scores(unseen: TrainingRun, state: Mapping[str, Tensor], thresholds: Sequenc
     unseen.model.eval()
     metric = unseen.settings.metric
     counts = PixelCounts(unseen.settings.segmentation_mode, unseen.shape.classes)
-    validate(unseen.step.forward, unseen.step.loss, unseen.feed.validation(), counts, metric)
+    tiles = unseen.feed.validation()
+    validate(unseen.step.forward, unseen.step.loss, tiles, counts, metric, batch_size=unseen.batch_size)
     return rounded(*(getattr(counts.metrics(at), metric.key) for at in ((), thresholds)))
 
 

@@ -51,6 +51,8 @@ _REFITS: Mapping[str, Mapping[str, Scalar]] = {
     "winner": _WINNER,
     "winner, schedule cosine": {**_WINNER, "schedule": "cosine"},
     "winner, augmentation medium": {**_WINNER, "augmentation": "medium"},
+    "winner, batches of 4": {**_WINNER, "batchSize": 4, "learningRate": 8e-3},
+    "winner, batches of 4, schedule cosine": {**_WINNER, "batchSize": 4, "learningRate": 8e-3, "schedule": "cosine"},
     "wide": _WIDE,
     "wide, regnetx_004": {**_WIDE, "encoderBaseVariantWeights": "RegNet(x/y),timm-regnetx_004,random"},
     "wide, resnet18": {**_WIDE, "encoderBaseVariantWeights": RESNET, "learningRate": 2e-3},

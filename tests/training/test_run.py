@@ -23,6 +23,7 @@ from tune_smp.data.store.image_store import ImageStore
 from tune_smp.errors import DataError
 from tune_smp.settings.run import RunSettings
 from tune_smp.training import checkpoint
+from tune_smp.training.feed import VALIDATED_AT_ONCE
 from tune_smp.training.metrics import metrics_from_counts
 from tune_smp.training.run import TrainingRun
 from tune_smp.training.run_state import EpochReport, RunState
@@ -390,6 +391,46 @@ def test_notes_survive_a_checkpoint(
     again = TrainingRun(make_settings(), store, regions, state=stored(run, tmp_path / "checkpoint.pth"))
     assert again.notes == run.notes
     assert again.run_epoch()["batch_size"] == 4
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("most", [2, 99])
+def test_validating_several_batches_at_once_finds_the_same(
+    make_settings: MakeSettings,
+    make_store: MakeStore,
+    regions: Regions,
+    monkeypatch: pytest.MonkeyPatch,
+    mode: Mode,
+    most: int,
+) -> None:
+    """As on a GPU; also on one on which no more than ``most`` tiles fit at once."""
+    settings, store = make_settings(segmentation_mode=mode, batch_size=2), make_store(mode)
+    run = TrainingRun(settings, store, regions)
+    one_by_one = run.validate()
+    tiles = [len(batch) for batch in run.feed.validation()]
+    assert len(tiles) > 3, "or nothing is put together"
+
+    monkeypatch.setitem(VALIDATED_AT_ONCE, "cpu", 3)
+    together = TrainingRun(settings, store, regions)
+    together.load_state_dict(run.state_dict())
+    seen: list[int] = []
+    whole = together.model.forward
+
+    def forward(images: torch.Tensor) -> torch.Tensor:
+        if len(images) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        seen.append(len(images))
+        logits: torch.Tensor = whole(images)
+        return logits
+
+    together.model.forward = forward
+    found = together.validate()
+
+    assert max(seen) == min(most, 6)
+    assert sum(seen) == sum(tiles)
+    assert found.loss == pytest.approx(one_by_one.loss, rel=1e-5)
+    assert found.metrics.iou == pytest.approx(one_by_one.metrics.iou, abs=1e-3)
+    assert found.thresholds == one_by_one.thresholds
 
 
 def test_pixels_reach_the_model_normalised(

@@ -23,6 +23,9 @@ from tune_smp.settings.run import RunSettings
 from tune_smp.training.seeding import seed_of
 from tune_smp.training.step import Tiles
 
+VALIDATED_AT_ONCE = {"cuda": 4}
+"""Batches that validation works off together: without gradients they need less memory than training with one, and keep
+a GPU busy where a training batch is small. Elsewhere one."""
 STEPS_AT_ONCE = 256
 """Steps whose tiles are drawn at once where an epoch has no fixed number of them."""
 EPOCHS_APART = 1_000_000
@@ -55,13 +58,14 @@ class TileFeed:
 
     @property
     def batch_size(self) -> int:
-        """Tiles per batch; the last one of the validation may be short."""
+        """Tiles per training batch."""
         return self._training.batch_size
 
     @batch_size.setter
     def batch_size(self, value: int) -> None:
         self._training = replace(self._training, batch_size=value)
-        self._validation = replace(self._validation, batch_size=value)
+        together = VALIDATED_AT_ONCE.get(self._device.type, 1)
+        self._validation = replace(self._validation, batch_size=together * value)
 
     @property
     def steps(self) -> int:
@@ -94,12 +98,12 @@ class TileFeed:
             yield self._on_device(batch)
 
     def validation(self) -> Iterator[Tiles]:
-        """The batches of the validation set, as they are."""
+        """The tiles of the validation set, as they are, some training batches at a time; the last may be short."""
         for batch in self._validation:
             yield self._on_device(batch)
 
     def validation_by_image(self) -> Iterator[Iterator[Tiles]]:
-        """The batches of each validation region by itself, in the order of the regions."""
+        """The same of each validation region by itself, in the order of the regions."""
         for region in self._validation.regions:
             if region.subset == "validation":
                 yield (self._on_device(batch) for batch in replace(self._validation, regions=(region,)))

@@ -30,7 +30,7 @@ from tune_smp.training.seeding import seeded
 from tune_smp.training.step import Tiles, TrainingStep
 from tune_smp.training.step_memory import StepMemory
 from tune_smp.training.time_budget import TimeBudget
-from tune_smp.training.validation import NOT_VALIDATED, Validation, better, validate
+from tune_smp.training.validation import NOT_VALIDATED, Validation, better, forward_in_memory, validate
 
 TILES_FOR_STATISTICS = 128
 """Tiles over which statistics of batch normalisation are taken anew."""
@@ -155,8 +155,11 @@ class TrainingRun:
         """Validate the model as it is, on the whole validation set; without ``thresholds`` at those that suit best."""
         self.model.eval()
         counts = PixelCounts(self.settings.segmentation_mode, self.shape.classes, self.device)
-        at = self._thresholds if thresholds is None else thresholds
-        return validate(self.step.forward, self.step.loss, self.feed.validation(), counts, self.settings.metric, at)
+        return validate(
+            *(self.step.forward, self.step.loss, self.feed.validation(), counts, self.settings.metric),
+            self._thresholds if thresholds is None else thresholds,
+            batch_size=self.batch_size,
+        )
 
     @torch.inference_mode()
     def count_images(self) -> None:
@@ -176,7 +179,8 @@ class TrainingRun:
         for batches in self.feed.validation_by_image():
             counts = PixelCounts(self.settings.segmentation_mode, self.shape.classes, self.device)
             for tiles in batches:
-                counts.add_logits(self.step.forward(tiles.images).float(), tiles.masks)
+                logits = forward_in_memory(self.step.forward, tiles.images, self.batch_size)
+                counts.add_logits(logits.float(), tiles.masks)
             self.image_counts.append(counts.at(thresholds))
         if kept is not None:
             self.model.load_state_dict(kept)

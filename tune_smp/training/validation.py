@@ -12,6 +12,7 @@ from torch import Tensor
 from tune_smp.choices.metrics import Metric
 from tune_smp.data.labels import IGNORE
 from tune_smp.training.losses import SegmentationLoss
+from tune_smp.training.memory import is_out_of_memory
 from tune_smp.training.metrics import Metrics, PixelCounts
 from tune_smp.training.step import Tiles
 
@@ -53,29 +54,43 @@ def better(running: Validation, anew: Validation) -> Validation:
 def validate(
     forward: Callable[[Tensor], Tensor],
     loss: SegmentationLoss,
-    batches: Iterable[Tiles],
+    tiles_at_once: Iterable[Tiles],
     counts: PixelCounts,
     metric: Metric,
     thresholds: Sequence[float] | None = None,
+    *,
+    batch_size: int,
 ) -> Validation:
     """Validate what ``forward`` makes of images (N, C, T, T): logits (N, K, T, T). ``counts`` are filled.
 
     ``thresholds``: those of each class, where they are not to be the best ones.
-    The loss is the mean over the pixels (see ``losses`` about batches), the metrics are those of all pixels together.
+    The loss is that of batches of ``batch_size`` tiles, in the mean over the pixels (see ``losses`` about batches),
+    however many tiles there are at once; the metrics are those of all pixels together.
     """
     device = counts.counts.device
     total = torch.zeros((), dtype=torch.float64, device=device)
     pixels = torch.zeros((), dtype=torch.int64, device=device)
-    for tiles in batches:
-        logits = forward(tiles.images).float()
-        batch_pixels = _valid_pixels(tiles)
-        total += loss(logits, tiles.masks, has_ignored=tiles.has_ignored) * batch_pixels
-        pixels += batch_pixels
+    for tiles in tiles_at_once:
+        logits = forward_in_memory(forward, tiles.images, batch_size).float()
+        for batch, batch_logits in zip(tiles.pieces(batch_size), torch.split(logits, batch_size), strict=True):
+            batch_pixels = _valid_pixels(batch)
+            total += loss(batch_logits, batch.masks, has_ignored=batch.has_ignored) * batch_pixels
+            pixels += batch_pixels
         counts.add_logits(logits, tiles.masks)
     chosen = counts.best_thresholds(metric) if thresholds is None else tuple(thresholds)
     best = counts.metrics(chosen)
     mean_loss = (total / pixels.clamp_min(1)).item()
     return Validation(mean_loss, counts.metrics(), chosen, best, getattr(best, metric.key))
+
+
+def forward_in_memory(forward: Callable[[Tensor], Tensor], images: Tensor, batch_size: int) -> Tensor:
+    """The logits of all images at once; where memory runs out, of a batch at a time."""
+    try:
+        return forward(images)
+    except (MemoryError, RuntimeError) as error:
+        if len(images) <= batch_size or not is_out_of_memory(error):
+            raise
+    return torch.cat([forward(part) for part in torch.split(images, batch_size)])
 
 
 def _valid_pixels(tiles: Tiles) -> Tensor | int:
