@@ -265,19 +265,19 @@ def test_no_thread_reads_on_where_an_output_cannot_be_written(
 
     opened: list[StackedReader] = []
     closed: list[StackedReader] = []
-    begin, close = StackedReader.__init__, StackedReader.close
+    begin, end = StackedReader.__init__, StackedReader.__exit__
 
     def noted_begin(reader: StackedReader, paths: Sequence[Path]) -> None:
         begin(reader, paths)
         opened.append(reader)
 
-    def noted_close(reader: StackedReader) -> None:
+    def noted_end(reader: StackedReader, *exception: object) -> None:
         closed.append(reader)
-        close(reader)
+        end(reader, *exception)
 
     monkeypatch.setattr(LabelWriter, "write", full)
     monkeypatch.setattr(StackedReader, "__init__", noted_begin)
-    monkeypatch.setattr(StackedReader, "close", noted_close)
+    monkeypatch.setattr(StackedReader, "__exit__", noted_end)
     with pytest.raises(ResourceError, match="the disk is full"):
         predict_folder(settings())
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,8 @@ from tune_smp.data.preprocessing import Preprocessing
 from tune_smp.data.reading.image_reader import ImageInfo
 from tune_smp.errors import DataError, ResourceError
 from tune_smp.inference import sources
-from tune_smp.inference.predictor import Predictor
+from tune_smp.inference.cuts import Failed, OpenImage
+from tune_smp.inference.predictor import Predictor, Strip
 from tune_smp.inference.sources import PixelSource
 from tune_smp.inference.tiling import Tiling
 
@@ -224,6 +227,53 @@ class Greedy(nn.Module):
         if len(images) > self.most:
             raise torch.OutOfMemoryError
         return images
+
+
+def opener(source: PixelSource) -> OpenImage:
+    return lambda: contextlib.nullcontext(source)
+
+
+def test_a_batch_holds_tiles_of_several_images(make_preprocessing: Make, make_source: Make, random_image: Make) -> None:
+    """Each normalised by its own constants; one that cannot be read leaves the others alone."""
+    sizes = [(32, 64), (20, 32), (96, 32), (32, 32)]
+    images = [random_image(1, 1, height, width) * (number + 1) for number, (height, width) in enumerate(sizes)]
+    shown = (*images[:2], random_image(1, 3, 40, 40), *images[2:])
+    model, preprocessing = Greedy(most=100), make_preprocessing()
+    predictor = Predictor(model, preprocessing, tiling=Tiling(32, 0), batch_size=4)
+
+    found = list(predictor.predict_images(opener(make_source(image)) for image in shown))
+
+    assert model.batches == [4, 3], "of 2, 1, 3 and 1 tiles"
+    failed = [item for item in found if isinstance(item, Failed)]
+    assert [item.image for item in failed] == [2]
+    assert "3" in failed[0].error.problems[0].problem
+    for number, image in zip((0, 1, 3, 4), images, strict=True):
+        rows = [item.rows for item in found if isinstance(item, Strip) and item.image == number]
+        together = np.concatenate([strip.probabilities for strip in rows], axis=1)
+        assert np.array_equal(together, whole(predictor, make_source(image))[0])
+
+
+def test_images_are_opened_one_after_the_other_and_closed_again(
+    make_preprocessing: Make, make_source: Make, random_image: Make
+) -> None:
+    happened: list[tuple[str, int]] = []
+
+    @contextlib.contextmanager
+    def image(number: int) -> Iterator[PixelSource]:
+        happened.append(("opened", number))
+        yield make_source(random_image(1, 1, 32, 32))
+        happened.append(("closed", number))
+
+    predictor = Predictor(Greedy(most=9), make_preprocessing(), tiling=Tiling(32, 0), batch_size=2)
+    images = 12
+    strips = predictor.predict_images(partial(image, number) for number in range(images))
+    next(strips)
+    ahead = len(happened)
+    rest = [strip.image for strip in strips]
+
+    assert ahead < images, "some batches ahead, not all"
+    assert rest == list(range(1, images))
+    assert happened == [(what, number) for number in range(images) for what in ("opened", "closed")]
 
 
 def test_a_batch_that_does_not_fit_is_halved(make_preprocessing: Make, make_source: Make, random_image: Make) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from numpy.typing import NDArray
 
 from tune_smp.errors import DataError
 from tune_smp.inference import sources
@@ -47,29 +46,6 @@ def test_channels_of_different_size_are_named(tmp_path: Path) -> None:
         tifffile.imwrite(tmp_path / name, np.zeros(shape, np.uint8))
     with pytest.raises(DataError, match=r"20 × 30 px of 1 planes, 20 × 31 px of 1 planes\n.*c1\.tif"):
         StackedReader([tmp_path / "c0.tif", tmp_path / "c1.tif"])
-
-
-def test_rows_read_ahead_are_decoded_once_and_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "BAND_HEIGHT", 16)
-    pixels = np.arange(40 * 30, dtype=np.uint16).reshape(40, 30)
-    tifffile.imwrite(tmp_path / "c0.tif", pixels)
-    decoded: list[slice] = []
-
-    with StackedReader([tmp_path / "c0.tif"]) as reader:
-        file = reader._readers[0]
-        read = file.read
-
-        def noted(plane: int, y: slice, x: slice) -> NDArray[Any]:
-            decoded.append(y)
-            return read(plane, y, x)
-
-        monkeypatch.setattr(file, "read", noted)
-        reader.read_ahead()
-        np.testing.assert_array_equal(reader.read(0, slice(3, 8)), pixels[None, 3:8])
-        np.testing.assert_array_equal(reader.read(0, slice(0, 16)), pixels[None, :16])
-        np.testing.assert_array_equal(reader.read(0, slice(0, 16)), pixels[None, :16])
-
-    assert decoded == [slice(0, 16), slice(3, 8), slice(0, 16)]
 
 
 @pytest.mark.parametrize("cache", [0, 2**28])

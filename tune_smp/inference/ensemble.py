@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import reduce
@@ -13,8 +13,10 @@ import numpy as np
 from tune_smp.choices.views import View
 from tune_smp.data.channel_statistics import ChannelStatistics, image_statistics
 from tune_smp.data.preprocessing import Preprocessing
+from tune_smp.errors import DataError
 from tune_smp.inference.blending import Rows
-from tune_smp.inference.predictor import Predictor, check_channels
+from tune_smp.inference.cuts import Failed, OpenImage, check_channels
+from tune_smp.inference.predictor import Predictor, Strip
 from tune_smp.inference.sources import PixelSource, PlaneBands
 
 
@@ -50,6 +52,16 @@ class EnsemblePredictor:
                     for member in self._members
                 ]
                 yield from averaged(strips, self._weights)
+
+    def predict_images(self, images: Iterable[OpenImage]) -> Generator[Strip | Failed, None, None]:
+        """The strips of all images, one image after the other; see ``Predictor.predict_images``."""
+        for number, open_image in enumerate(images):
+            try:
+                with open_image() as reader:
+                    for rows in self.predict(reader):
+                        yield Strip(number, reader.info, rows)
+            except DataError as error:
+                yield Failed(number, error)
 
 
 def averaged(streams: Sequence[Iterator[Rows]], weights: Sequence[float]) -> Iterator[Rows]:

@@ -7,22 +7,23 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
 
 from tune_smp.choices.views import PRESETS
-from tune_smp.data.ahead import ahead
 from tune_smp.data.pairing.collection import find_images
 from tune_smp.data.preprocessing import Preprocessing
 from tune_smp.data.reading.image_reader import counted_notes
 from tune_smp.data.view_gains import WORTH_A_NOTE, ViewGains
 from tune_smp.errors import DataError, Problem, SettingsError, listing
+from tune_smp.inference.cuts import Failed, check_channels
 from tune_smp.inference.ensemble import EnsemblePredictor
 from tune_smp.inference.model_folder import ExportedModel, open_model
 from tune_smp.inference.outputs import Job, plan_outputs
-from tune_smp.inference.predictor import Predictor, check_channels
+from tune_smp.inference.predictor import Predictor, Strip
 from tune_smp.inference.sources import StackedReader
 from tune_smp.inference.tiling import Tiling
 from tune_smp.inference.views import taken_preset
@@ -169,36 +170,26 @@ def _predict_all(
     settings: PredictSettings,
     on_image: Callable[[str], None],
 ) -> _Sorted:
+    predicted = predictor.predict_images(partial(StackedReader, job.paths) for job in jobs)
     numbers = itertools.count(1)
-    # The next image is opened and decoded while one is predicted, and the one before is written.
-    newest: list[StackedReader] = []
-    images = ahead((_opened(job, newest) for job in jobs), count=1)
 
     def predict(job: Job) -> None:
+        _, strips = next(by_image)
+        first = _strip(next(strips))
+        rows = itertools.chain([first.rows], (_strip(strip).rows for strip in strips))
         line = f"{next(numbers)} of {len(jobs)}: {shown(job.name)}"
-        with next(images).result() as reader, closing(predictor.predict(reader)) as rows:
-            writer.write(rows, job.output, info=reader.info, on_written=lambda: on_image(line))
+        writer.write(rows, job.output, info=first.info, on_written=lambda: on_image(line))
 
-    try:
-        with closing(images), PredictionWriter(predictor.preprocessing, settings.output) as writer:
-            return _each(jobs, predict)
-    finally:
-        for reader in newest:  # nobody came to it where an error or Ctrl-C ended the others
-            reader.close()
+    with closing(predicted), PredictionWriter(predictor.preprocessing, settings.output) as writer:
+        by_image = itertools.groupby(predicted, key=attrgetter("image"))
+        return _each(jobs, predict)
 
 
-def _opened(job: Job, newest: list[StackedReader]) -> Future[StackedReader]:
-    """The image, its first rows decoded; or what is wrong with it, which ``result`` raises. It is the ``newest``."""
-    image: Future[StackedReader] = Future()
-    try:
-        reader = StackedReader(job.paths)
-        newest[:] = [reader]
-        reader.read_ahead()
-    except DataError as error:
-        image.set_exception(error)
-    else:
-        image.set_result(reader)
-    return image
+def _strip(found: Strip | Failed) -> Strip:
+    """The strip. Raises what is wrong with its image."""
+    if isinstance(found, Failed):
+        raise found.error
+    return found
 
 
 def _each(jobs: Sequence[Job], work: Callable[[Job], None]) -> _Sorted:

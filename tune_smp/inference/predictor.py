@@ -6,24 +6,22 @@ import copy
 import logging
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from functools import reduce
-from itertools import groupby, islice
-from typing import Any, Self, TypeAlias
+from typing import Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tune_smp.choices.views import PRESETS, View
 from tune_smp.data.ahead import ahead
-from tune_smp.data.channel_statistics import ChannelStatistics, image_statistics
-from tune_smp.data.normalization import Affine
+from tune_smp.data.channel_statistics import ChannelStatistics
 from tune_smp.data.preprocessing import Preprocessing
 from tune_smp.data.reading.image_reader import ImageInfo
-from tune_smp.data.tiles import Window, windows
-from tune_smp.errors import DataError, Problem, ResourceError
+from tune_smp.errors import Problem, ResourceError
 from tune_smp.inference.blending import RowBlender, Rows
+from tune_smp.inference.cuts import Cut, Cutter, Failed, OpenImage, in_batches
 from tune_smp.inference.sources import PixelSource, PlaneBands
 from tune_smp.inference.tiling import Tiling, choose_tiling
 from tune_smp.inference.views import turned, turned_back
@@ -37,7 +35,14 @@ CPU_BATCH_SIZE, GPU_BATCH_SIZE = 4, 32
 
 BATCHES_AHEAD = 2
 
-Tile: TypeAlias = tuple[Window, NDArray[Any]]  # where it lies, and its raw pixels (C, tile, tile)
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """Rows of one of the images that are predicted."""
+
+    image: int  # in the order of the images
+    info: ImageInfo
+    rows: Rows
 
 
 class Predictor:
@@ -64,6 +69,7 @@ class Predictor:
         # Channels last: 1.2 to 2 times as fast on a CPU (Unet with resnet18, tiles of 256 px, one core).
         self._model = model.to(self._device).to(memory_format=torch.channels_last).eval()
         self._tiling = tiling or choose_tiling(preprocessing)
+        self._cutter = Cutter(preprocessing, self._tiling)
         self._batch_size = batch_size or (CPU_BATCH_SIZE if self._device.type == "cpu" else GPU_BATCH_SIZE)
         self._views = tuple(views)
         self._precision = precision
@@ -83,56 +89,83 @@ class Predictor:
         of PlaneBands, a band of classes · tile · width float32, and the pixels of the rows of a few batches.
         Raises DataError where the image has other channels than the model or cannot be decoded.
         """
-        check_channels(reader, self.preprocessing)
-        for plane in range(reader.info.planes):
-            yield from self.predict_plane(PlaneBands(reader, plane), reader.info, plane, statistics)
+        return self._rows(self._cutter.of_image(reader, statistics=statistics))
+
+    def predict_images(self, images: Iterable[OpenImage]) -> Generator[Strip | Failed, None, None]:
+        """The strips of all images, one image after the other, of which a batch may hold several.
+
+        Of an image that cannot be read, what is wrong comes after the strips that were there, and then the next image.
+        """
+        return self._predicted(self._cutter.of_images(images))
 
     def predict_plane(
         self, bands: PlaneBands, info: ImageInfo, plane: int, statistics: ChannelStatistics | None = None
     ) -> Generator[Rows, None, None]:
         """The strips of one plane, which several models may read through the same bands."""
-        tile, overlap = self._tiling.tile_size, self._tiling.overlap
-        affine = self._affine(bands, statistics)
-        classes = self.preprocessing.class_map.classes
-        shape = {"classes": classes, "width": info.width, "tile": tile, "overlap": overlap}
-        blender = RowBlender(plane=plane, **shape, device=self._device)
+        return self._rows(self._cutter.of_plane(bands, info, plane, statistics))
 
-        tiles = _tiles(bands, info.height, info.width, self._tiling)
+    def _rows(self, cuts: Iterator[Cut]) -> Generator[Rows, None, None]:
+        with closing(self._predicted(cuts)) as predicted:
+            for strip in predicted:
+                assert isinstance(strip, Strip)  # noqa: S101 - what is wrong with one image is raised
+                yield strip.rows
+
+    def _predicted(self, cuts: Iterator[Cut | Failed]) -> Generator[Strip | Failed, None, None]:
+        blender: RowBlender | None = None
         # Read and decoded while the model works.
-        made_ahead = ahead(_batches(tiles, self._batch_size), count=BATCHES_AHEAD)
-        with closing(made_ahead) as batches:
+        with closing(ahead(in_batches(cuts, self._batch_size), count=BATCHES_AHEAD)) as batches:
             for batch in batches:
-                probabilities = self._probabilities(np.stack([pixels for _, pixels in batch]), affine)
-                for (window, _), tile_probabilities in zip(batch, probabilities, strict=True):
-                    yield from blender.add(window, tile_probabilities)
-        yield from blender.finish(info.height)
+                probabilities = iter(self._probabilities([item for item in batch if isinstance(item, Cut)]))
+                for item in batch:
+                    if isinstance(item, Failed):
+                        blender = None
+                        yield item
+                        continue
+                    blender = blender or self._new_blender(item)
+                    for rows in blender.add(item.window, next(probabilities)):
+                        yield Strip(item.image, item.info, rows)
+                    if item.is_last:
+                        for rows in blender.finish(item.info.height):
+                            yield Strip(item.image, item.info, rows)
+                        blender = None
 
-    def _affine(self, bands: PlaneBands, statistics: ChannelStatistics | None) -> Affine:
-        normalization = self.preprocessing.normalization
-        if normalization.needs_statistics and statistics is None:
-            statistics = image_statistics(bands)
-        return normalization.affine(statistics)
+    def _new_blender(self, first: Cut) -> RowBlender:
+        return RowBlender(
+            plane=first.plane,
+            classes=self.preprocessing.class_map.classes,
+            width=first.info.width,
+            tile=self._tiling.tile_size,
+            overlap=self._tiling.overlap,
+            device=self._device,
+        )
 
-    def _probabilities(self, tiles: NDArray[Any], affine: Affine) -> Tensor:
-        """Raw tiles (N, C, T, T) → probabilities (N, K, T, T) on the device; in halves where its memory runs out."""
+    def _probabilities(self, cuts: Sequence[Cut]) -> Sequence[Tensor]:
+        """(K, T, T) of each tile, on the device; predicted in halves where its memory runs out."""
+        if not cuts:
+            return ()
         try:
-            return self._forward(tiles, affine)
+            return self._forward(cuts).unbind()
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            if len(tiles) == 1:
+            if len(cuts) == 1:
                 raise _too_large(self._tiling.tile_size) from error
-        half = len(tiles) // 2
-        logger.warning("a batch of %d tiles does not fit into memory: halved", len(tiles))
+        half = len(cuts) // 2
+        logger.warning("a batch of %d tiles does not fit into memory: halved", len(cuts))
         torch.cuda.empty_cache()
-        return torch.cat([self._probabilities(part, affine) for part in (tiles[:half], tiles[half:])])
+        return [tile for part in (cuts[:half], cuts[half:]) for tile in self._probabilities(part)]
 
     @torch.inference_mode()
-    def _forward(self, tiles: NDArray[Any], affine: Affine) -> Tensor:
+    def _forward(self, cuts: Sequence[Cut]) -> Tensor:
+        """Probabilities (N, K, T, T)."""
+        tiles = np.stack([cut.pixels for cut in cuts])  # (N, C, T, T)
         raw = tiles if tiles.dtype == np.uint8 else tiles.astype(np.float32)  # bytes travel to the GPU as bytes
         images = torch.from_numpy(raw).to(self._device).float()
-        scale, offset = (torch.from_numpy(constants).to(self._device)[:, None, None] for constants in affine)
-        images = images * scale + offset  # (N, C, T, T) normalised
+        scale, offset = (
+            torch.from_numpy(np.stack(constants)).to(self._device)[:, :, None, None]
+            for constants in zip(*(cut.affine for cut in cuts), strict=True)
+        )
+        images = images * scale + offset  # normalised, each by its own image's constants
         views = (turned_back(self._activated(turned(images, view)), view) for view in self._views)
         return reduce(torch.add, views) / len(self._views)  # one view after the other: memory for one, not for eight
 
@@ -142,41 +175,6 @@ class Predictor:
             logits: Tensor = self._model(images.contiguous(memory_format=torch.channels_last)).float()
         multiclass = self.preprocessing.segmentation_mode == "multiclass"
         return logits.softmax(dim=1) if multiclass else logits.sigmoid()
-
-
-def check_channels(reader: PixelSource, preprocessing: Preprocessing) -> None:
-    """Raise DataError where an image has another number of channels than the model."""
-    if reader.info.channels != preprocessing.channels:
-        raise DataError(
-            Problem(
-                f"the model takes {preprocessing.channels} channels, the image has {reader.info.channels}",
-                fix=_way_to_the_channels(preprocessing),
-            )
-        )
-
-
-def _way_to_the_channels(preprocessing: Preprocessing) -> str:
-    variable = preprocessing.channel_variable
-    if variable is None:
-        return "choose images of the kind that the model was trained on"
-    return f"name the variable {{{variable}}} in --imagesPattern: the model stacks its values into channels"
-
-
-def _tiles(bands: PlaneBands, height: int, width: int, tiling: Tiling) -> Iterator[Tile]:
-    """The tiles of one plane, row by row; an image smaller than a tile is mirrored to the right and below."""
-    tile = tiling.tile_size
-    grid = windows(height, width, tile=tile, overlap=tiling.overlap)
-    for y, row in groupby(grid, key=lambda window: window.y):
-        pixels = bands.rows(y, min(tile, height))
-        missing = ((0, 0), (0, max(0, tile - height)), (0, max(0, tile - width)))
-        pixels = np.pad(pixels, missing, mode="reflect")
-        yield from ((window, pixels[:, :, window.x : window.x + tile]) for window in row)
-
-
-def _batches(tiles: Iterable[Tile], size: int) -> Iterator[Sequence[Tile]]:
-    tiles = iter(tiles)
-    while batch := list(islice(tiles, size)):
-        yield batch
 
 
 def _too_large(tile_size: int) -> ResourceError:

@@ -45,17 +45,9 @@ class StackedReader:
             self._readers = [opened.enter_context(open_image(path)) for path in paths]
             self.info = _stacked_info(paths, [reader.info for reader in self._readers])
             self._files = opened.pop_all()
-        self._ahead: NDArray[Any] | None = None
-
-    def read_ahead(self) -> None:
-        """Decode the first band of rows, which the first ``read`` of it gives back. Raises DataError as that does."""
-        self._ahead = self.read(y=slice(0, min(BAND_HEIGHT, self.info.height)))
 
     def read(self, plane: int = 0, y: slice = slice(None), x: slice = slice(None)) -> NDArray[Any]:
         """The region (C, h, w) of one plane."""
-        if self._ahead is not None and (plane, y, x) == (0, slice(0, self._ahead.shape[1]), slice(None)):
-            first, self._ahead = self._ahead, None
-            return first
         regions = [reader.read(plane if reader.info.planes > 1 else 0, y, x) for reader in self._readers]
         return regions[0] if len(regions) == 1 else np.concatenate(regions, dtype=self.info.dtype)
 
@@ -63,11 +55,6 @@ class StackedReader:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Let go of the files; a second time does nothing."""
-        self._ahead = None
         self._files.close()
 
 

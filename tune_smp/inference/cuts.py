@@ -1,0 +1,132 @@
+"""The tiles of one image after the other, read and cut for a predictor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tune_smp.data.channel_statistics import ChannelStatistics, image_statistics
+from tune_smp.data.normalization import Affine
+from tune_smp.data.preprocessing import Preprocessing
+from tune_smp.data.reading.image_reader import ImageInfo
+from tune_smp.data.tiles import Window, windows
+from tune_smp.errors import DataError, Problem
+from tune_smp.inference.sources import PixelSource, PlaneBands
+from tune_smp.inference.tiling import Tiling
+
+OpenImage: TypeAlias = Callable[[], AbstractContextManager[PixelSource]]
+"""Opens an image. Raises DataError where it cannot be opened."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cut:
+    """One tile: its raw pixels (C, tile, tile), the constants that normalise them, and where it lies."""
+
+    image: int  # in the order of the images
+    info: ImageInfo
+    plane: int
+    window: Window
+    pixels: NDArray[Any]
+    affine: Affine
+    is_last: bool  # of its plane
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Failed:
+    """An image that could not be read to its end."""
+
+    image: int
+    error: DataError
+
+
+class Cutter:
+    """Cuts images for one model: its normalisation, its tiles."""
+
+    def __init__(self, preprocessing: Preprocessing, tiling: Tiling) -> None:
+        self._preprocessing = preprocessing
+        self._tiling = tiling
+
+    def of_images(self, images: Iterable[OpenImage]) -> Iterator[Cut | Failed]:
+        """The tiles of all images; one that cannot be read ends with what is wrong with it."""
+        for number, open_image in enumerate(images):
+            try:
+                with open_image() as reader:
+                    yield from self.of_image(reader, number=number)
+            except DataError as error:
+                yield Failed(number, error)
+
+    def of_image(
+        self, reader: PixelSource, *, statistics: ChannelStatistics | None = None, number: int = 0
+    ) -> Iterator[Cut]:
+        """The tiles of every plane. ``statistics``: those of the whole image, where the reader gives a part of it.
+
+        Raises DataError where the image has other channels than the model or cannot be decoded.
+        """
+        check_channels(reader, self._preprocessing)
+        for plane in range(reader.info.planes):
+            yield from self.of_plane(PlaneBands(reader, plane), reader.info, plane, statistics, number=number)
+
+    def of_plane(
+        self,
+        bands: PlaneBands,
+        info: ImageInfo,
+        plane: int,
+        statistics: ChannelStatistics | None = None,
+        *,
+        number: int = 0,
+    ) -> Iterator[Cut]:
+        """The tiles of one plane, row by row; an image smaller than a tile is mirrored to the right and below."""
+        affine = self._affine(bands, statistics)
+        tile, height, width = self._tiling.tile_size, info.height, info.width
+        grid = windows(height, width, tile=tile, overlap=self._tiling.overlap)
+        missing = ((0, 0), (0, max(0, tile - height)), (0, max(0, tile - width)))
+        for y, row in groupby(grid, key=lambda window: window.y):
+            pixels = np.pad(bands.rows(y, min(tile, height)), missing, mode="reflect")
+            for window in row:
+                is_last = window.y + window.height == height and window.x + window.width == width
+                columns = pixels[:, :, window.x : window.x + tile]
+                yield Cut(number, info, plane, window, columns, affine, is_last=is_last)
+
+    def _affine(self, bands: PlaneBands, statistics: ChannelStatistics | None) -> Affine:
+        normalization = self._preprocessing.normalization
+        if normalization.needs_statistics and statistics is None:
+            statistics = image_statistics(bands)
+        return normalization.affine(statistics)
+
+
+def check_channels(reader: PixelSource, preprocessing: Preprocessing) -> None:
+    """Raise DataError where an image has another number of channels than the model."""
+    if reader.info.channels != preprocessing.channels:
+        raise DataError(
+            Problem(
+                f"the model takes {preprocessing.channels} channels, the image has {reader.info.channels}",
+                fix=_way_to_the_channels(preprocessing),
+            )
+        )
+
+
+def _way_to_the_channels(preprocessing: Preprocessing) -> str:
+    variable = preprocessing.channel_variable
+    if variable is None:
+        return "choose images of the kind that the model was trained on"
+    return f"name the variable {{{variable}}} in --imagesPattern: the model stacks its values into channels"
+
+
+def in_batches(items: Iterable[Cut | Failed], size: int) -> Iterator[list[Cut | Failed]]:
+    """The same items in their order, in lists with ``size`` tiles each; the last may have fewer."""
+    batch: list[Cut | Failed] = []
+    tiles = 0
+    for item in items:
+        batch.append(item)
+        tiles += isinstance(item, Cut)
+        if tiles == size:
+            yield batch
+            batch, tiles = [], 0
+    if batch:
+        yield batch
