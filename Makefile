@@ -56,6 +56,8 @@ bench-growth: install
 	$(BIN)/python -m benchmarks.growth image
 	$(BIN)/python -m benchmarks.growth mask
 	$(BIN)/python -m benchmarks.growth trials
+	$(BIN)/python -m benchmarks.growth workers
+	$(BIN)/python -m benchmarks.growth draw
 
 manifests: install
 	$(BIN)/python -m tune_smp.manifests

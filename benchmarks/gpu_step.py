@@ -165,8 +165,10 @@ def parts(run: TrainingRun, batches: Sequence[Tiles]) -> dict[str, float]:
         wait(run.device)
         done.append(time.perf_counter() - started)
     model.eval()
+    run.validate()
     validated, _ = timed(run.validate, run.device)
     run.feed._validation = replace(run.feed._validation, batch_size=run.batch_size)  # a look inside
+    run.validate()
     validated_singly, _ = timed(run.validate, run.device)
     milliseconds = {
         "cut_ms": cut / STEPS,

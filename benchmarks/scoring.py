@@ -21,7 +21,7 @@ def scores(unseen: TrainingRun, state: Mapping[str, Tensor], thresholds: Sequenc
     metric = unseen.settings.metric
     counts = PixelCounts(unseen.settings.segmentation_mode, unseen.shape.classes)
     tiles = unseen.feed.validation()
-    validate(unseen.step.forward, unseen.step.loss, tiles, counts, metric, batch_size=unseen.batch_size)
+    validate(unseen.step, tiles, counts, metric, batch_size=unseen.batch_size)
     return rounded(*(getattr(counts.metrics(at), metric.key) for at in ((), thresholds)))
 
 

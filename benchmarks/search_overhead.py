@@ -111,21 +111,25 @@ class NoTraining(tune.Trainable):
     """A trial that costs nothing, and reports what a real one does."""
 
     def setup(self, config: dict[str, Any]) -> None:
+        trial = config.get("trial")
+        workers = CORES if trial is None else trial.settings["workers"]
         # A trial is over before a second worker has started, so that the first would often do everything alone.
         meeting = Path(self.logdir).parent / "workers"
         meeting.mkdir(exist_ok=True)
         (meeting / str(os.getpid())).touch()
-        while len(list(meeting.iterdir())) < CORES:
+        while len(list(meeting.iterdir())) < workers:
             time.sleep(0.01)
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         trial = new_config.get("trial")
         self._quality = quality(new_config if trial is None else trial.settings["values"])
+        self._epoch_s = 0.0 if trial is None else trial.settings["epoch_s"]
         self._epoch = 0
         return True
 
     def step(self) -> dict[str, Any]:
+        time.sleep(self._epoch_s)
         self._epoch += 1
         return dict(as_result(self._epoch, self._quality * (1 - math.exp(-self._epoch / 3))))
 
@@ -180,8 +184,8 @@ def as_result(epoch: int, metric: float) -> EpochResult:
     }
 
 
-def ours(trials: int, path: Path, *more: Listener) -> Cost:
-    """A search as the workflow does it, on a terminal that is none."""
+def ours(trials: int, path: Path, *more: Listener, workers: int = CORES, epoch_s: float = 0.0) -> Cost:
+    """A search as the workflow does it, on a terminal that is none; its workers sleep ``epoch_s`` in each epoch."""
     folder, space = RunFolder(path), parse_space(SPACE, name="bench").with_flags(REQUIRED)
     path.mkdir()
     started = time.perf_counter(), time.process_time()
@@ -189,10 +193,10 @@ def ours(trials: int, path: Path, *more: Listener) -> Cost:
         folder.study,
         space,
         name=path.name,
-        sampler_after=lambda _: build_sampler("tpe", seed=0, concurrency=CORES),
+        sampler_after=lambda _: build_sampler("tpe", seed=0, concurrency=workers),
     )
     study.begin([default_values(space)])
-    plan = SearchPlan(trials=trials, scheduler=scheduler(), storage=path, name=folder.trials.name, room=lambda: CORES)
+    plan = SearchPlan(trials=trials, scheduler=scheduler(), storage=path, name=folder.trials.name, room=lambda: workers)
     with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
         progress = Display(Console(file=nowhere), metric_name="IoU", num_trials=trials)
         with progress:
@@ -201,7 +205,8 @@ def ours(trials: int, path: Path, *more: Listener) -> Cost:
                 FolderKeeper(folder, folder.trial_history),
                 TableKeeper(study, folder, space.searched),
             ]
-            ending = run_trials(study, plan, configured(path), [*keepers, progress, *more])
+            config = configured(path, {"workers": workers, "epoch_s": epoch_s})
+            ending = run_trials(study, plan, config, [*keepers, progress, *more])
     took = elapsed(started)
     assert ending == "completed", ending
     records = study.records()
@@ -213,9 +218,10 @@ def ours(trials: int, path: Path, *more: Listener) -> Cost:
     )
 
 
-def configured(path: Path) -> Callable[[AskedTrial], TrialConfig]:
+def configured(path: Path, more: Mapping[str, float]) -> Callable[[AskedTrial], TrialConfig]:
     def config(asked: AskedTrial) -> TrialConfig:
-        return TrialConfig(asked.settings.to_json(), store=path, split=path / "split.csv", number=asked.number)
+        settings = {**asked.settings.to_json(), **more}
+        return TrialConfig(settings, store=path, split=path / "split.csv", number=asked.number)
 
     return config
 

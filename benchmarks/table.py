@@ -31,6 +31,7 @@ from rich.console import Console
 
 import tune_smp
 from benchmarks import epoch_overhead, predict_speed
+from benchmarks.machine import cpu_name
 from benchmarks.peers import Loop, Task, lightning_run, optuna_search, ray_search
 from benchmarks.squares import trained
 from tune_smp.data.split import Region
@@ -218,7 +219,7 @@ def record(rows: Sequence[Measured]) -> dict[str, Any]:
         with contextlib.suppress(PackageNotFoundError):
             versions[name] = version(name)
     return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
         "threads": torch.get_num_threads(),
         "format": choose_precision("auto", device).name,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -226,12 +227,6 @@ def record(rows: Sequence[Measured]) -> dict[str, Any]:
         "versions": versions,
         "rows": [{**dataclasses.asdict(row), "ratios": row.ratios} for row in rows],
     }
-
-
-def _cpu_name() -> str:
-    lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor()}, {len(names)} cores"
 
 
 def draw(kept: dict[str, Any]) -> None:

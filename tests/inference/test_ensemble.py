@@ -143,6 +143,23 @@ def test_predict_writes_labels_at_the_ensembles_thresholds(ensemble: Make, tmp_p
     np.testing.assert_array_equal(given_one, by_hand(model, pixels)[0] > middle * 0.9)
 
 
+def test_one_bad_image_leaves_the_others_alone(ensemble: Make, tmp_path: Path) -> None:
+    model = ensemble()
+    (tmp_path / "images").mkdir()
+    for number in range(3):
+        tifffile.imwrite(tmp_path / "images" / f"{number}.tif", image(40, 50, seed=number).astype(np.float32))
+    tifffile.imwrite(tmp_path / "images" / "1.tif", np.full((40, 50), np.nan, np.float32))
+    options = {"model": model, "images_dir": tmp_path / "images", "device": "cpu", "output": "probabilities"}
+
+    summary = predict_folder(PredictSettings(**options, output_dir=tmp_path / "out", skip_corrupt=True))
+
+    assert summary.skipped == ("1.tif",)
+    for number in (0, 2):
+        said = tifffile.imread(tmp_path / "out" / f"{number}.ome.tif")
+        wanted = by_hand(model, image(40, 50, seed=number).astype(np.float32))
+        np.testing.assert_allclose(np.squeeze(said), np.squeeze(wanted), atol=1e-5)
+
+
 def test_the_best_trial_stays_where_everybody_looks_for_it(ensemble: Make) -> None:
     model = ensemble()
     plain = smp.from_pretrained(model).eval()

@@ -216,10 +216,12 @@ def test_pixels_that_cannot_be_decoded_are_told_after_the_other_images_were_pred
     images((40, 40), (40, 40), (40, 40), compression="zlib")
     damage(tmp_path / "images" / "img_1.tif")
 
+    lines: list[str] = []
     with pytest.raises(DataError, match=r"cannot be decoded(.|\n)*img_1\.tif"):
-        predict_folder(settings())
+        predict_folder(settings(), on_image=lines.append)
 
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["img_0.ome.tif", "img_2.ome.tif"]
+    assert lines == ["1 of 3: img_0.tif", "3 of 3: img_2.tif"]
     assert predict_folder(settings(skip_corrupt=True, overwrite=True)).skipped == ("img_1.tif",)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import tracemalloc
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,10 +23,10 @@ from tune_smp.data.channel_statistics import image_statistics
 from tune_smp.data.normalization import Normalization, affine
 from tune_smp.data.preprocessing import Preprocessing
 from tune_smp.data.reading.image_reader import ImageInfo
-from tune_smp.errors import DataError, ResourceError
+from tune_smp.errors import DataError, Problem, ResourceError
 from tune_smp.inference import sources
 from tune_smp.inference.cuts import Failed, OpenImage
-from tune_smp.inference.predictor import Predictor, Strip
+from tune_smp.inference.predictor import Predictor
 from tune_smp.inference.sources import PixelSource
 from tune_smp.inference.tiling import Tiling
 
@@ -233,47 +235,142 @@ def opener(source: PixelSource) -> OpenImage:
     return lambda: contextlib.nullcontext(source)
 
 
+def predicted(
+    predictor: Predictor, shown: Sequence[PixelSource]
+) -> tuple[dict[int, NDArray[np.float32]], dict[int, Failed]]:
+    """What is said of each image, all its planes below each other; and what is wrong with which."""
+    strips: dict[int, list[NDArray[np.float32]]] = {}
+    failed: dict[int, Failed] = {}
+    for found in predictor.predict_images(map(opener, shown)):
+        if isinstance(found, Failed):
+            failed[found.image] = found
+        else:
+            strips.setdefault(found.image, []).append(found.rows.probabilities)
+    return {image: np.concatenate(rows, axis=1) for image, rows in strips.items()}, failed
+
+
 def test_a_batch_holds_tiles_of_several_images(make_preprocessing: Make, make_source: Make, random_image: Make) -> None:
-    """Each normalised by its own constants; one that cannot be read leaves the others alone."""
-    sizes = [(32, 64), (20, 32), (96, 32), (32, 32)]
-    images = [random_image(1, 1, height, width) * (number + 1) for number, (height, width) in enumerate(sizes)]
-    shown = (*images[:2], random_image(1, 3, 40, 40), *images[2:])
+    """Of several sizes, planes and types, each normalised by its own constants."""
+    images = [
+        random_image(1, 1, 32, 64),
+        random_image(2, 1, 20, 32).astype(np.uint8),
+        random_image(1, 1, 96, 32).astype(np.float32) * 3.5,
+        random_image(1, 1, 32, 32).astype(np.int32) - 70_000,
+    ]
     model, preprocessing = Greedy(most=100), make_preprocessing()
     predictor = Predictor(model, preprocessing, tiling=Tiling(32, 0), batch_size=4)
 
-    found = list(predictor.predict_images(opener(make_source(image)) for image in shown))
+    found, failed = predicted(predictor, list(map(make_source, images)))
 
-    assert model.batches == [4, 3], "of 2, 1, 3 and 1 tiles"
-    failed = [item for item in found if isinstance(item, Failed)]
-    assert [item.image for item in failed] == [2]
-    assert "3" in failed[0].error.problems[0].problem
-    for number, image in zip((0, 1, 3, 4), images, strict=True):
-        rows = [item.rows for item in found if isinstance(item, Strip) and item.image == number]
-        together = np.concatenate([strip.probabilities for strip in rows], axis=1)
-        assert np.array_equal(together, whole(predictor, make_source(image))[0])
+    assert failed == {}
+    assert model.batches == [4, 4], "of 2, 2, 3 and 1 tiles"
+    for number, image in enumerate(images):
+        alone = whole(predictor, make_source(image))
+        assert np.array_equal(found[number], np.concatenate(list(alone), axis=1))
+
+
+class Damaged:
+    """An image that cannot be read below a row; ``readable`` 0: not at all."""
+
+    def __init__(self, pixels: NDArray[Any], readable: int) -> None:
+        _, channels, height, width = pixels.shape
+        self.info = ImageInfo(channels, height, width, 1, pixels.dtype)
+        self._pixels, self._readable = pixels, readable
+
+    def read(self, plane: int = 0, y: slice = slice(None), x: slice = slice(None)) -> NDArray[Any]:
+        if y.stop > self._readable:
+            raise DataError(Problem("these rows are damaged"))
+        return np.array(self._pixels[plane][:, y, x])
+
+
+@pytest.mark.parametrize("readable", [0, 64])
+def test_an_image_that_cannot_be_read_leaves_the_others_alone(
+    make_source: Make,
+    make_preprocessing: Make,
+    random_image: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    readable: int,
+) -> None:
+    monkeypatch.setattr(sources, "BAND_HEIGHT", 32)
+    constant = Normalization("zscore", "collection", (0.02,), (-1.5,))  # needs no statistics: it fails where it is read
+    predictor = Predictor(
+        Greedy(most=100), make_preprocessing(normalization=constant), tiling=Tiling(32, 0), batch_size=3
+    )
+    good = [make_source(random_image(1, 1, 32, 32, seed=seed)) for seed in range(3)]
+    bad = Damaged(random_image(1, 1, 96, 32), readable)
+
+    found, failed = predicted(predictor, [good[0], bad, *good[1:]])
+
+    assert [(image, bad.error.problems[0].problem) for image, bad in failed.items()] == [(1, "these rows are damaged")]
+    for image, source in zip((0, 2, 3), good, strict=True):
+        assert np.array_equal(found[image], whole(predictor, source)[0])
+
+
+def test_what_was_read_of_damaged_images_is_let_go(make_preprocessing: Make, random_image: Make) -> None:
+    kept: list[weakref.ref[Damaged]] = []
+
+    def damaged(number: int) -> contextlib.AbstractContextManager[PixelSource]:
+        image = Damaged(random_image(1, 1, 40, 40, seed=number), readable=0)
+        kept.append(weakref.ref(image))
+        return contextlib.nullcontext(image)
+
+    predictor = Predictor(Greedy(most=1), make_preprocessing(), tiling=Tiling(32, 0), batch_size=4)
+    failures = list(predictor.predict_images(partial(damaged, number) for number in range(30)))
+
+    gc.collect()
+    assert len(failures) == len(kept) == 30
+    assert [image for image in kept if image() is not None] == []
+
+
+def watched(
+    happened: list[tuple[str, int]], source: PixelSource, number: int
+) -> contextlib.AbstractContextManager[PixelSource]:
+    """An image that notes when it is opened and closed."""
+
+    @contextlib.contextmanager
+    def image() -> Iterator[PixelSource]:
+        happened.append(("opened", number))
+        try:
+            yield source
+        finally:
+            happened.append(("closed", number))
+
+    return image()
 
 
 def test_images_are_opened_one_after_the_other_and_closed_again(
     make_preprocessing: Make, make_source: Make, random_image: Make
 ) -> None:
     happened: list[tuple[str, int]] = []
-
-    @contextlib.contextmanager
-    def image(number: int) -> Iterator[PixelSource]:
-        happened.append(("opened", number))
-        yield make_source(random_image(1, 1, 32, 32))
-        happened.append(("closed", number))
-
+    source, images = make_source(random_image(1, 1, 32, 32)), 20
     predictor = Predictor(Greedy(most=9), make_preprocessing(), tiling=Tiling(32, 0), batch_size=2)
-    images = 12
-    strips = predictor.predict_images(partial(image, number) for number in range(images))
+
+    strips = predictor.predict_images(partial(watched, happened, source, number) for number in range(images))
     next(strips)
-    ahead = len(happened)
+    opened = sum(what == "opened" for what, _ in happened)
     rest = [strip.image for strip in strips]
 
-    assert ahead < images, "some batches ahead, not all"
+    assert opened < images / 2, "some batches ahead, not all"
     assert rest == list(range(1, images))
     assert happened == [(what, number) for number in range(images) for what in ("opened", "closed")]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_no_image_stays_open_where_the_network_fails(
+    make_preprocessing: Make, make_source: Make, random_image: Make, error: type[BaseException]
+) -> None:
+    class Failing(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            raise error
+
+    happened: list[tuple[str, int]] = []
+    source = make_source(random_image(1, 1, 320, 320))  # of more tiles than are made ahead
+    predictor = Predictor(Failing(), make_preprocessing(), tiling=Tiling(32, 0), batch_size=2)
+
+    with pytest.raises(error):
+        list(predictor.predict_images([partial(watched, happened, source, 0)]))
+
+    assert happened == [("opened", 0), ("closed", 0)]
 
 
 def test_a_batch_that_does_not_fit_is_halved(make_preprocessing: Make, make_source: Make, random_image: Make) -> None:

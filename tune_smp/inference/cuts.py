@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
+import logging
+from collections.abc import Callable, Generator, Iterable
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ from tune_smp.data.tiles import Window, windows
 from tune_smp.errors import DataError, Problem
 from tune_smp.inference.sources import PixelSource, PlaneBands
 from tune_smp.inference.tiling import Tiling
+
+logger = logging.getLogger(__name__)
 
 OpenImage: TypeAlias = Callable[[], AbstractContextManager[PixelSource]]
 """Opens an image. Raises DataError where it cannot be opened."""
@@ -39,10 +42,29 @@ class Cut:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Failed:
-    """An image that could not be read to its end."""
+    """An image that could not be read to its end; the error has no traceback, which would hold on to its pixels."""
 
     image: int
     error: DataError
+
+
+Made = TypeVar("Made")
+
+
+def of_each(
+    images: Iterable[OpenImage], make: Callable[[int, PixelSource], Generator[Made, None, None]]
+) -> Generator[Made | Failed, None, None]:
+    """What is made of one image after the other; one that cannot be read ends with what is wrong with it."""
+    for number, open_image in enumerate(images):
+        try:
+            with open_image() as reader, closing(make(number, reader)) as made:
+                yield from made
+        except DataError as error:
+            logger.info("image %d cannot be read", number, exc_info=True)
+            failed = Failed(number, DataError(error.problems))
+        else:
+            continue
+        yield failed
 
 
 class Cutter:
@@ -52,18 +74,13 @@ class Cutter:
         self._preprocessing = preprocessing
         self._tiling = tiling
 
-    def of_images(self, images: Iterable[OpenImage]) -> Iterator[Cut | Failed]:
+    def of_images(self, images: Iterable[OpenImage]) -> Generator[Cut | Failed, None, None]:
         """The tiles of all images; one that cannot be read ends with what is wrong with it."""
-        for number, open_image in enumerate(images):
-            try:
-                with open_image() as reader:
-                    yield from self.of_image(reader, number=number)
-            except DataError as error:
-                yield Failed(number, error)
+        return of_each(images, lambda number, reader: self.of_image(reader, number=number))
 
     def of_image(
         self, reader: PixelSource, *, statistics: ChannelStatistics | None = None, number: int = 0
-    ) -> Iterator[Cut]:
+    ) -> Generator[Cut, None, None]:
         """The tiles of every plane. ``statistics``: those of the whole image, where the reader gives a part of it.
 
         Raises DataError where the image has other channels than the model or cannot be decoded.
@@ -80,7 +97,7 @@ class Cutter:
         statistics: ChannelStatistics | None = None,
         *,
         number: int = 0,
-    ) -> Iterator[Cut]:
+    ) -> Generator[Cut, None, None]:
         """The tiles of one plane, row by row; an image smaller than a tile is mirrored to the right and below."""
         affine = self._affine(bands, statistics)
         tile, height, width = self._tiling.tile_size, info.height, info.width
@@ -118,15 +135,17 @@ def _way_to_the_channels(preprocessing: Preprocessing) -> str:
     return f"name the variable {{{variable}}} in --imagesPattern: the model stacks its values into channels"
 
 
-def in_batches(items: Iterable[Cut | Failed], size: int) -> Iterator[list[Cut | Failed]]:
-    """The same items in their order, in lists with ``size`` tiles each; the last may have fewer."""
+def in_batches(items: Generator[Cut | Failed, None, None], size: int) -> Generator[list[Cut | Failed], None, None]:
+    """The same items in their order, in lists of ``size`` tiles, or fewer where an image failed and at the end.
+
+    Closes ``items``, and so the image that is open, in the thread that makes them.
+    """
     batch: list[Cut | Failed] = []
-    tiles = 0
-    for item in items:
-        batch.append(item)
-        tiles += isinstance(item, Cut)
-        if tiles == size:
-            yield batch
-            batch, tiles = [], 0
+    with closing(items):
+        for item in items:
+            batch.append(item)
+            if len(batch) == size or isinstance(item, Failed):
+                yield batch
+                batch = []
     if batch:
         yield batch

@@ -13,9 +13,8 @@ import numpy as np
 from tune_smp.choices.views import View
 from tune_smp.data.channel_statistics import ChannelStatistics, image_statistics
 from tune_smp.data.preprocessing import Preprocessing
-from tune_smp.errors import DataError
 from tune_smp.inference.blending import Rows
-from tune_smp.inference.cuts import Failed, OpenImage, check_channels
+from tune_smp.inference.cuts import Failed, OpenImage, check_channels, of_each
 from tune_smp.inference.predictor import Predictor, Strip
 from tune_smp.inference.sources import PixelSource, PlaneBands
 
@@ -54,14 +53,14 @@ class EnsemblePredictor:
                 yield from averaged(strips, self._weights)
 
     def predict_images(self, images: Iterable[OpenImage]) -> Generator[Strip | Failed, None, None]:
-        """The strips of all images, one image after the other; see ``Predictor.predict_images``."""
-        for number, open_image in enumerate(images):
-            try:
-                with open_image() as reader:
-                    for rows in self.predict(reader):
-                        yield Strip(number, reader.info, rows)
-            except DataError as error:
-                yield Failed(number, error)
+        """The strips of all images, each opened when the one before is done; see ``Predictor.predict_images``."""
+
+        def strips(number: int, reader: PixelSource) -> Generator[Strip, None, None]:
+            with closing(self.predict(reader)) as predicted:
+                for rows in predicted:
+                    yield Strip(number, reader.info, rows)
+
+        return of_each(images, strips)
 
 
 def averaged(streams: Sequence[Iterator[Rows]], weights: Sequence[float]) -> Iterator[Rows]:

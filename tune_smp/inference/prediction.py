@@ -48,8 +48,9 @@ class PredictionSummary:
 
 
 def predict_folder(settings: PredictSettings, *, on_image: Callable[[str], None] | None = None) -> PredictionSummary:
-    """Predict every image that the pattern finds; ``on_image`` gets a line to print when one is written,
-    in the thread that writes.
+    """Predict every image that the pattern finds; ``on_image`` gets a line to print for each that is written.
+
+    It is called in the thread that writes.
 
     All that can be known without predicting is checked first: the model, the tiles, the names of the outputs, and the
     header of every image. Pixels that turn out to be unreadable later don't keep the other images from being predicted.
@@ -174,10 +175,11 @@ def _predict_all(
     numbers = itertools.count(1)
 
     def predict(job: Job) -> None:
-        _, strips = next(by_image)
+        line = f"{next(numbers)} of {len(jobs)}: {shown(job.name)}"
+        image, strips = next(by_image)
+        assert jobs[image] is job  # noqa: S101 - no image is without strips
         first = _strip(next(strips))
         rows = itertools.chain([first.rows], (_strip(strip).rows for strip in strips))
-        line = f"{next(numbers)} of {len(jobs)}: {shown(job.name)}"
         writer.write(rows, job.output, info=first.info, on_written=lambda: on_image(line))
 
     with closing(predicted), PredictionWriter(predictor.preprocessing, settings.output) as writer:

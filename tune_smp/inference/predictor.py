@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import reduce
@@ -36,7 +36,7 @@ CPU_BATCH_SIZE, GPU_BATCH_SIZE = 4, 32
 BATCHES_AHEAD = 2
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Strip:
     """Rows of one of the images that are predicted."""
 
@@ -104,13 +104,13 @@ class Predictor:
         """The strips of one plane, which several models may read through the same bands."""
         return self._rows(self._cutter.of_plane(bands, info, plane, statistics))
 
-    def _rows(self, cuts: Iterator[Cut]) -> Generator[Rows, None, None]:
+    def _rows(self, cuts: Generator[Cut, None, None]) -> Generator[Rows, None, None]:
         with closing(self._predicted(cuts)) as predicted:
             for strip in predicted:
                 assert isinstance(strip, Strip)  # noqa: S101 - what is wrong with one image is raised
                 yield strip.rows
 
-    def _predicted(self, cuts: Iterator[Cut | Failed]) -> Generator[Strip | Failed, None, None]:
+    def _predicted(self, cuts: Generator[Cut | Failed, None, None]) -> Generator[Strip | Failed, None, None]:
         blender: RowBlender | None = None
         # Read and decoded while the model works.
         with closing(ahead(in_batches(cuts, self._batch_size), count=BATCHES_AHEAD)) as batches:

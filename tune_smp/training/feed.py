@@ -24,8 +24,8 @@ from tune_smp.training.seeding import seed_of
 from tune_smp.training.step import Tiles
 
 VALIDATED_AT_ONCE = {"cuda": 4}
-"""Batches that validation works off together: without gradients they need less memory than training with one, and keep
-a GPU busy where a training batch is small. Elsewhere one."""
+"""Training batches that validation works off together, so that a GPU is busy where they are small; without gradients
+they should need less memory than training with one (neither is measured). Elsewhere one."""
 STEPS_AT_ONCE = 256
 """Steps whose tiles are drawn at once where an epoch has no fixed number of them."""
 EPOCHS_APART = 1_000_000
@@ -103,7 +103,7 @@ class TileFeed:
             yield self._on_device(batch)
 
     def validation_by_image(self) -> Iterator[Iterator[Tiles]]:
-        """The same of each validation region by itself, in the order of the regions."""
+        """As ``validation``, for each region by itself, in the order of the regions."""
         for region in self._validation.regions:
             if region.subset == "validation":
                 yield (self._on_device(batch) for batch in replace(self._validation, regions=(region,)))

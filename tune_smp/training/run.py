@@ -30,7 +30,7 @@ from tune_smp.training.seeding import seeded
 from tune_smp.training.step import Tiles, TrainingStep
 from tune_smp.training.step_memory import StepMemory
 from tune_smp.training.time_budget import TimeBudget
-from tune_smp.training.validation import NOT_VALIDATED, Validation, better, forward_in_memory, validate
+from tune_smp.training.validation import NOT_VALIDATED, Validation, better, validate, with_logits
 
 TILES_FOR_STATISTICS = 128
 """Tiles over which statistics of batch normalisation are taken anew."""
@@ -155,11 +155,9 @@ class TrainingRun:
         """Validate the model as it is, on the whole validation set; without ``thresholds`` at those that suit best."""
         self.model.eval()
         counts = PixelCounts(self.settings.segmentation_mode, self.shape.classes, self.device)
-        return validate(
-            *(self.step.forward, self.step.loss, self.feed.validation(), counts, self.settings.metric),
-            self._thresholds if thresholds is None else thresholds,
-            batch_size=self.batch_size,
-        )
+        at = self._thresholds if thresholds is None else thresholds
+        tiles = self.feed.validation()
+        return validate(self.step, tiles, counts, self.settings.metric, at, batch_size=self.batch_size)
 
     @torch.inference_mode()
     def count_images(self) -> None:
@@ -179,8 +177,8 @@ class TrainingRun:
         for batches in self.feed.validation_by_image():
             counts = PixelCounts(self.settings.segmentation_mode, self.shape.classes, self.device)
             for tiles in batches:
-                logits = forward_in_memory(self.step.forward, tiles.images, self.batch_size)
-                counts.add_logits(logits.float(), tiles.masks)
+                for batch, logits in with_logits(self.step, tiles, self.batch_size):
+                    counts.add_logits(logits, batch.masks)
             self.image_counts.append(counts.at(thresholds))
         if kept is not None:
             self.model.load_state_dict(kept)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -74,6 +74,7 @@ class TrainingStep:
         self.halvings = 0
         self.notes: tuple[str, ...] = ()
         self._tolerates_single_tiles = False
+        self._fits_together = True
         self._parameters = tuple(model.parameters())  # a walk through all modules, a millisecond
         self._device = self._parameters[0].device
 
@@ -116,6 +117,22 @@ class TrainingStep:
         with self.in_format():
             logits: Tensor = self.model(images)
         return logits
+
+    def forward_batches(self, images: Tensor, batch_size: int) -> Iterator[Tensor]:
+        """The logits of the images without gradients, in batches of this size, which are worked off together as long as
+        memory allows it."""
+        if self._fits_together and len(images) > batch_size:
+            try:
+                together = self.forward(images)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._fits_together = False
+            else:
+                yield from torch.split(together, batch_size)
+                return
+        for part in torch.split(images, batch_size):
+            yield self.forward(part)
 
     def in_format(self) -> torch.autocast:
         """Within, the model computes in the number format of this run."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,10 +11,8 @@ from torch import Tensor
 
 from tune_smp.choices.metrics import Metric
 from tune_smp.data.labels import IGNORE
-from tune_smp.training.losses import SegmentationLoss
-from tune_smp.training.memory import is_out_of_memory
 from tune_smp.training.metrics import Metrics, PixelCounts
-from tune_smp.training.step import Tiles
+from tune_smp.training.step import Tiles, TrainingStep
 
 _NO_METRICS = Metrics(math.nan, math.nan, math.nan, math.nan, math.nan, class_iou=())
 
@@ -52,8 +50,7 @@ def better(running: Validation, anew: Validation) -> Validation:
 
 @torch.inference_mode()
 def validate(
-    forward: Callable[[Tensor], Tensor],
-    loss: SegmentationLoss,
+    step: TrainingStep,
     tiles_at_once: Iterable[Tiles],
     counts: PixelCounts,
     metric: Metric,
@@ -61,7 +58,7 @@ def validate(
     *,
     batch_size: int,
 ) -> Validation:
-    """Validate what ``forward`` makes of images (N, C, T, T): logits (N, K, T, T). ``counts`` are filled.
+    """Validate the model of a step, by its loss. ``counts`` are filled.
 
     ``thresholds``: those of each class, where they are not to be the best ones.
     The loss is that of batches of ``batch_size`` tiles, in the mean over the pixels (see ``losses`` about batches),
@@ -71,26 +68,21 @@ def validate(
     total = torch.zeros((), dtype=torch.float64, device=device)
     pixels = torch.zeros((), dtype=torch.int64, device=device)
     for tiles in tiles_at_once:
-        logits = forward_in_memory(forward, tiles.images, batch_size).float()
-        for batch, batch_logits in zip(tiles.pieces(batch_size), torch.split(logits, batch_size), strict=True):
+        for batch, logits in with_logits(step, tiles, batch_size):
             batch_pixels = _valid_pixels(batch)
-            total += loss(batch_logits, batch.masks, has_ignored=batch.has_ignored) * batch_pixels
+            total += step.loss(logits, batch.masks, has_ignored=batch.has_ignored) * batch_pixels
             pixels += batch_pixels
-        counts.add_logits(logits, tiles.masks)
+            counts.add_logits(logits, batch.masks)
     chosen = counts.best_thresholds(metric) if thresholds is None else tuple(thresholds)
     best = counts.metrics(chosen)
     mean_loss = (total / pixels.clamp_min(1)).item()
     return Validation(mean_loss, counts.metrics(), chosen, best, getattr(best, metric.key))
 
 
-def forward_in_memory(forward: Callable[[Tensor], Tensor], images: Tensor, batch_size: int) -> Tensor:
-    """The logits of all images at once; where memory runs out, of a batch at a time."""
-    try:
-        return forward(images)
-    except (MemoryError, RuntimeError) as error:
-        if len(images) <= batch_size or not is_out_of_memory(error):
-            raise
-    return torch.cat([forward(part) for part in torch.split(images, batch_size)])
+def with_logits(step: TrainingStep, tiles: Tiles, batch_size: int) -> Iterator[tuple[Tiles, Tensor]]:
+    """The tiles in batches of this size, each with its logits (N, K, T, T), float32."""
+    for batch, logits in zip(tiles.pieces(batch_size), step.forward_batches(tiles.images, batch_size), strict=True):
+        yield batch, logits.float()
 
 
 def _valid_pixels(tiles: Tiles) -> Tensor | int:

@@ -29,12 +29,12 @@ class BoundedTPESampler(optuna.samplers.TPESampler):
     1 s with 10,000. Up to `MOST_TRIALS` ended trials this is TPE itself; from there on the best are the same, and of
     the others the last `OTHER_TRIALS` to end count.
 
-    A failed trial counts as one that was pruned where it failed, the poorest where it had no epoch. TPE leaves failed
-    trials out: where they were it then knows of no poor one, and goes there again and again.
+    A failed trial counts as one that runs: as poor, never as good, and not as one of the random start. TPE leaves
+    failed trials out: where they were it then knows of no poor one, and goes there again and again.
     """
 
     def __init__(self, **options: Any) -> None:
-        """``options`` are those of TPESampler."""
+        """``options`` are those of TPESampler; without ``constant_liar`` failed trials are left out as by Optuna."""
         super().__init__(**options)
         self._ended = _EndedTrials()
 
@@ -100,16 +100,18 @@ class _EndedTrials:
         ended = (trial for trial in candidates if trial.state.is_finished() and trial.params)
         for trial in sorted(ended, key=lambda trial: trial.datetime_complete or datetime.min):
             self._latest.append(trial.number)
+            if trial.state is TrialState.FAIL:
+                continue
             add = heapq.heappush if len(self._best) < BEST_TRIALS else heapq.heappushpop
             add(self._best, (_worth(trial), -trial.number))  # of equals, TPE takes the first
 
 
 def _shown(trial: FrozenTrial) -> FrozenTrial:
-    """As TPE is to see it: a failed one as pruned."""
+    """As TPE is to see it: a failed one as running, which with ``constant_liar`` counts as poor."""
     if trial.state is not TrialState.FAIL:
         return trial
     shown = copy.copy(trial)
-    shown.state = TrialState.PRUNED
+    shown.state = TrialState.RUNNING
     return shown
 
 
