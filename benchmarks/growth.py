@@ -308,6 +308,7 @@ def draw() -> None:
 
     def line(axes: Any, what: str, value: str, label: str) -> None:
         found = kept.get(what, [])
+        label = label if found else f"{label}: not measured"
         pixels = [row.get("images", 1) * row["side"] ** 2 / 1e6 if "side" in row else row[what] for row in found]
         axes.plot(pixels, [row[value] for row in found], "o-", label=label, markersize=4)
 
@@ -319,15 +320,17 @@ def draw() -> None:
     line(memory_axes, "collections", "worker_mb", "a worker, images of 128 px")
     line(memory_axes, "image", "worker_mb", "a worker, one image")
     line(memory_axes, "mask", "private_mb", "predict, one image")
-    memory_axes.set(xlabel="megapixels", ylabel="private memory, MB", xscale="log", ylim=(0, None))
+    memory_axes.set(xlabel="megapixels", ylabel="private memory, MB", xscale="log")
     line(trial_axes, "trials", "first_s", "first hundred")
     line(trial_axes, "trials", "last_s", "last hundred")
-    trial_axes.set(xlabel="trials that do nothing", ylabel="seconds", xscale="log", ylim=(0, None))
+    trial_axes.set(xlabel="trials that do nothing", ylabel="seconds", xscale="log")
     line(worker_axes, "workers", "busy", "share of the time in which workers work")
-    worker_axes.set(xlabel="workers", xscale="log", ylim=(0, 1.05))
+    worker_axes.set(xlabel="workers", xscale="log")
     for axes in figure.axes:
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8, frameon=False)
+        axes.legend(fontsize=8, frameon=False, loc="upper left")
+    for axes in (memory_axes, trial_axes, worker_axes):
+        axes.set_ylim(0, 1.4 * axes.get_ylim()[1])  # room for the legend
     plt.rcParams["svg.hashsalt"] = "tune-smp"
     figure.savefig(FIGURE, metadata={"Date": None})
 

@@ -42,7 +42,7 @@ _WINNER: Mapping[str, Scalar] = {
     **{"tileSize": 192, "encoderDepth": 4, "decoderChannels": 32, "learningRate": 0.0158, "batchSize": 12},
     **{"schedule": "constant", "augmentation": "none", "foregroundFraction": 0.54, "normalization": "zscore"},
 }
-# Its large tiles and statistics with a whole net, and a schedule that ends: what might be better at five minutes.
+# Its large tiles and its normalisation with a net of five stages, and a schedule that ends.
 _WIDE: Mapping[str, Scalar] = {
     **_REGNET,
     **{"tileSize": 192, "batchSize": 8, "learningRate": 5e-3, "augmentation": "light", "normalization": "zscore"},
