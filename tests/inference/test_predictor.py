@@ -367,9 +367,10 @@ def test_no_image_stays_open_where_the_network_fails(
     source = make_source(random_image(1, 1, 320, 320))  # of more tiles than are made ahead
     predictor = Predictor(Failing(), make_preprocessing(), tiling=Tiling(32, 0), batch_size=2)
 
-    with pytest.raises(error):
+    with pytest.raises(error) as raised:
         list(predictor.predict_images([partial(watched, happened, source, 0)]))
 
+    assert raised.traceback, "which holds on to everything that was not closed"
     assert happened == [("opened", 0), ("closed", 0)]
 
 
